@@ -1,0 +1,57 @@
+"""Introduced in task 1; used by task 1.
+
+The residual block, told the time by scaling and shifting its features.
+"""
+
+from typing import NamedTuple
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class Context(NamedTuple):
+    """What every block of a network is told besides its input."""
+
+    vector: Tensor  # (B, E): the time, and later whatever else fits into one vector
+
+
+def group_norm(channels: int) -> nn.GroupNorm:
+    """Group normalisation in as many groups, up to 32, as leave each four channels or more.
+
+    Groups of one would take each feature's mean out of the image: the bias before them would be without
+    effect, and on a single pixel nothing at all would be left.
+    """
+    groups = max(n for n in (1, 2, 4, 8, 16, 32) if n == 1 or (channels % n == 0 and channels >= 4 * n))
+    return nn.GroupNorm(groups, channels)
+
+
+def zeroed(module: nn.Module) -> nn.Module:
+    """The module with all parameters zero: a residual branch that ends in it adds nothing at the start."""
+    for parameter in module.parameters():
+        nn.init.zeros_(parameter)
+    return module
+
+
+class ResidualBlock(nn.Module):
+    """Two convolutions around a scale and shift from the context: adaptive group norm (Dhariwal 2021)."""
+
+    def __init__(self, channels: int, out: int, context: int, dropout: float = 0.0):
+        """From `channels` to `out` features, with a context vector of `context` numbers."""
+        super().__init__()
+        self.norm1 = group_norm(channels)
+        self.conv1 = nn.Conv2d(channels, out, 3, padding=1)
+        self.modulation = nn.Linear(context, 2 * out)
+        self.norm2 = group_norm(out)
+        self.dropout = nn.Dropout(dropout)
+        self.conv2 = zeroed(nn.Conv2d(out, out, 3, padding=1))
+        self.skip = nn.Identity() if channels == out else nn.Conv2d(channels, out, 1)
+
+    def forward(self, x: Tensor, c: Context) -> Tensor:
+        """(B, channels, H, W) to (B, out, H, W)."""
+        h = self.conv1(F.silu(self.norm1(x)))  # (B, out, H, W)
+        scale, shift = self.modulation(F.silu(c.vector))[..., None, None].chunk(
+            2, dim=1
+        )  # each (B, out, 1, 1)
+        h = self.norm2(h) * (1 + scale) + shift
+        h = self.conv2(self.dropout(F.silu(h)))
+        return self.skip(x) + h

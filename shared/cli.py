@@ -1,0 +1,104 @@
+"""Introduced in task 1; used by task 1.
+
+The command line of every entry point: dataclasses are the schema and the defaults, a YAML file holds what differs, and
+any field can be set as `--section.field value`. jsonargparse does the work; here it is made to speak in one line.
+"""
+
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+import yaml
+from jsonargparse import ArgumentParser, Namespace, set_parsing_settings
+
+from shared.errors import UserError
+
+set_parsing_settings(docstring_parse_attribute_docstrings=True)  # the text under a field is its help
+
+
+# A class of a person's own, in a file outside this repository: {"class_path": "my_file.MyClass", "init_args": {…}}.
+Own = dict[str, Any]
+
+
+class Parser(ArgumentParser):
+    """Errors on one line with exit status 2; hyphens and underscores alike in option names."""
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        """Print what is wrong on one line and leave."""
+        lines = [line.strip(" -") for line in str(message).splitlines()]
+        print(f"{self.prog}: error: {' '.join(filter(None, lines))} (see {self.prog} --help)", file=sys.stderr)
+        sys.exit(2)
+
+    def parse_args(self, args: Sequence[str] | None = None, **options: Any) -> Namespace:
+        """Parse the command line."""
+        return super().parse_args([plain(a) for a in (sys.argv[1:] if args is None else args)], **options)
+
+
+def plain(argument: str) -> str:
+    """An option's name with underscores for hyphens; its value as it is."""
+    if not argument.startswith("--"):
+        return argument
+    name, equals, value = argument.partition("=")
+    return "--" + name[2:].replace("-", "_") + equals + value
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """A YAML file of names and values, read without following any tag.
+
+    Raises:
+        UserError: it is not there, or not such a file.
+    """
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(content, dict):
+        raise UserError(f"{path} does not hold names and values")
+    return content
+
+
+def build_own(own: Own, base: type, **given: Any) -> Any:
+    """Import and build the class that `own` names, its arguments checked against its type hints.
+
+    Args:
+        own: dotted path and arguments.
+        base: what the class must be a kind of.
+        given: arguments that the program adds where the class takes them, such as the number of channels.
+
+    Raises:
+        UserError: there is no such class, it is not of that kind, or it takes other arguments.
+    """
+    import inspect
+
+    if (here := str(Path.cwd())) not in sys.path:
+        sys.path.insert(0, here)
+    parser = ArgumentParser(exit_on_error=False)
+    try:
+        path = own["class_path"]
+        module, _, name = path.rpartition(".")
+        accepted = inspect.signature(getattr(__import__(module, fromlist=[name]), name)).parameters
+        given = {key: value for key, value in given.items() if key in accepted}
+        parser.add_argument("--own", type=base)
+        spec = {"class_path": path, "init_args": {**given, **own.get("init_args", {})}}
+        return parser.instantiate(parser.parse_object({"own": spec})).own
+    except Exception as error:  # whatever a person's own module may raise while it is imported and built
+        raise UserError(f"cannot build {own.get('class_path', 'a class without class_path')}: {' '.join(str(error).split())}") from None
+
+
+def command(main: Callable[[], int | None]) -> int:
+    """Run an entry point. A mistake that a person can mend is printed as one line, status 1; Ctrl-C is no traceback."""
+    program = Path(sys.argv[0]).name
+    try:
+        return main() or 0
+    except UserError as error:
+        print(f"{program}: error: {error}", file=sys.stderr)
+    except OSError as error:
+        where = f" {error.filename}" if error.filename else ""
+        print(f"{program}: error: cannot read or write{where}: {error.strerror or error}", file=sys.stderr)
+    except KeyboardInterrupt:
+        print(f"{program}: stopped", file=sys.stderr)
+        return 130
+    return 1

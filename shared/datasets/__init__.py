@@ -1,0 +1,48 @@
+"""Introduced in task 1; used by task 1.
+
+Data sets by name. `load(DataConfig(name="digits"))` gives images in [-1, 1] with their labels.
+
+Nothing heavy is imported before `load` is called, so that whoever only needs the configuration pays nothing
+for torch.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from shared.datasets.config import DataConfig
+from shared.errors import UserError
+
+if TYPE_CHECKING:
+    from shared.datasets.images import Images
+
+__all__ = ["DataConfig", "load"]
+
+
+def load(config: DataConfig) -> Images:
+    """The data set that the config names: per item `x` (C, H, W) in [-1, 1] and `{"label": long scalar}`.
+
+    Sets that fit are `InMemory`; a folder that does not is an `ImageFolder`, to be read through loader
+    processes. Raises `UserError` where the data is missing, damaged, or cannot have the size or channels
+    asked for.
+    """
+    from shared.datasets.digits import load_digits
+    from shared.datasets.folder import load_folder
+    from shared.datasets.published import load_published
+
+    loaders = {
+        "digits": load_digits,
+        "mnist": load_published,
+        "fashion_mnist": load_published,
+        "cifar10": load_published,
+        "folder": load_folder,
+    }
+    if config.name not in loaders:
+        raise UserError(f"no data set is named {config.name!r}: --data.name is one of {', '.join(loaders)}")
+    if config.size is not None and config.size < 1:
+        raise UserError(f"--data.size is {config.size}: it must be at least 1")
+    if config.channels not in (None, 1, 3):
+        raise UserError(f"--data.channels is {config.channels}: it must be 1 (greyscale) or 3 (colour)")
+    if config.workers < 0:
+        raise UserError(f"--data.workers is {config.workers}: it must be at least 0")
+    return loaders[config.name](config)

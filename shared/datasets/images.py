@@ -1,0 +1,116 @@
+"""Introduced in task 1; used by task 1.
+
+The two forms of a data set, with one face: the whole set as one tensor, or files decoded one by one.
+
+Both yield `(x, cond)`: `x` (C, H, W) float32 in [-1, 1] and `cond` {"label": long scalar}; both have `shape`
+(C, H, W) and `classes`. An index is an int, or a pair (index, key): everything random in the item is then to
+be drawn from `key` (the sampler makes it from the seed and the step), so that neither the number of loader
+processes nor a restart changes what step n sees. Nothing here is random yet; the pair is accepted so that an
+augmentation needs no second protocol.
+"""
+
+import torch.nn.functional as F
+from torch import Tensor, tensor
+from torch.utils.data import Dataset
+
+from shared.datasets.decode import decode
+from shared.datasets.ranges import to_unit
+from shared.datasets.sources import Archive, Tree
+from shared.errors import UserError
+
+Item = tuple[Tensor, dict[str, Tensor]]
+Index = int | tuple[int, int]
+
+
+def position(index: Index) -> int:
+    """The place in the set that an index names; `key`, if there is one, has nothing to decide yet."""
+    return index[0] if isinstance(index, tuple) else index
+
+
+class InMemory(Dataset):
+    """A data set held as one tensor: `images` uint8 (N, C, H, W), `labels` long (N,), one name per class.
+
+    The training loop puts `images` and `labels` on the device as they are, with no loader in the way.
+    """
+
+    def __init__(self, images: Tensor, labels: Tensor, classes: list[str]) -> None:
+        if images.ndim != 4 or labels.shape != images.shape[:1]:
+            shapes = f"{tuple(images.shape)} and {tuple(labels.shape)}"
+            raise ValueError(f"images must be (N, C, H, W) and labels (N,), not {shapes}")
+        self.images, self.labels, self.classes = images, labels.long(), classes
+        self.shape: tuple[int, int, int] = tuple(images.shape[1:])
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: Index) -> Item:
+        i = position(index)
+        return to_unit(self.images[i]), {"label": self.labels[i]}
+
+
+class ImageFolder(Dataset):
+    """Image files of a tree or zip, decoded when asked for; `entries` are (name in the source, label).
+
+    `size` None keeps the images as they are, and all must then be as large as the first. The constructor
+    decodes that first image, so that a source of nothing readable is reported at once.
+    """
+
+    def __init__(
+        self,
+        source: Tree | Archive,
+        entries: list[tuple[str, int]],
+        classes: list[str],
+        channels: int,
+        size: int | None,
+    ) -> None:
+        self.source, self.entries, self.classes = source, entries, classes
+        self.channels, self.size = channels, size
+        self.shape: tuple[int, int, int] = tuple(self._decoded(0).shape)
+
+    def __len__(self) -> int:
+        return len(self.entries)
+
+    def __getitem__(self, index: Index) -> Item:
+        i = position(index)
+        return to_unit(self.pixels(i)), {"label": tensor(self.entries[i][1])}
+
+    def pixels(self, index: int) -> Tensor:
+        """Image `index`, uint8 (C, H, W). Raises `UserError` for an unreadable file or another size."""
+        pixels = self._decoded(index)
+        if tuple(pixels.shape) != self.shape:
+            raise self.mixed_sizes(index, pixels.shape[1], pixels.shape[2])
+        return pixels
+
+    def mixed_sizes(self, index: int, height: int, width: int) -> UserError:
+        """The error for image `index` of another size than the first."""
+        first, other = (self.source.where(self.entries[i][0]) for i in (0, index))
+        sizes = f"{first} is {self.shape[2]}×{self.shape[1]} pixels and {other} {width}×{height}"
+        return UserError(f"{sizes}: bring all images to one size, for instance with --data.size 64")
+
+    def _decoded(self, index: int) -> Tensor:
+        name = self.entries[index][0]
+        try:
+            with self.source.open(name) as file:
+                return decode(file, self.channels, self.size)
+        except Exception as error:  # Pillow's decoders raise whatever they trip over in a damaged file
+            reason = str(error) or type(error).__name__
+            where = self.source.where(name)
+            raise UserError(f"{where} cannot be read as an image ({reason}): repair or remove it") from None
+
+
+Images = InMemory | ImageFolder
+
+
+def padded(images: Tensor, size: int | None, name: str) -> Tensor:
+    """uint8 images (N, C, H, H) with an even black margin: (N, C, size, size); None leaves them as they are.
+
+    An odd pixel goes right and below. Raises `UserError` for a size below H: shrinking is not offered.
+    """
+    height = images.shape[-1]
+    if size is None or size == height:
+        return images
+    if size < height:
+        limit = f"--data.size must be at least {height}"
+        raise UserError(f"{name} is {height}×{height} and can only be padded: {limit}")
+    before, after = (size - height) // 2, (size - height + 1) // 2
+    return F.pad(images, (before, after, before, after))

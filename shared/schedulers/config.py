@@ -1,0 +1,59 @@
+"""Introduced in task 1; used by task 1.
+
+What can be configured about the noise, the diffusion and the sampler. Kept apart from the code that uses it,
+and free of torch, so that `--help` answers at once.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+Schedule = Literal["linear", "quadratic", "cosine", "sigmoid", "sigmoid_alpha_bar"]
+Prediction = Literal["eps", "x0", "v"]
+Spacing = Literal["trailing", "leading", "linspace", "quadratic"]
+Sampler = Literal["ddpm", "ddpm_large", "ddim", "dpm_solver_pp", "heun", "euler_ancestral"]
+
+
+@dataclass
+class NoiseConfig:
+    """How fast the signal drowns in noise."""
+
+    name: Schedule = "cosine"
+    """shape of the schedule"""
+    T: int = 1000
+    """number of noise levels"""
+    beta_start: float = 1e-4
+    """first beta of linear, quadratic and sigmoid"""
+    beta_end: float = 0.02
+    """last beta of linear, quadratic and sigmoid"""
+    zero_terminal_snr: bool = False
+    """rescale so that nothing of the signal is left at t = T"""
+
+
+@dataclass
+class DiffusionConfig:
+    """What the network predicts and how its error is counted."""
+
+    predict: Prediction = "v"
+    """what the network's output means"""
+    loss: Literal["l2", "l1", "huber"] = "l2"
+    """distance between output and target, averaged over each sample's elements"""
+    weighting: Literal["uniform", "min_snr"] = "uniform"
+    """weight of a sample's loss by its noise level"""
+    snr_cap: float = 5.0
+    """gamma of min-SNR weighting"""
+
+
+@dataclass
+class SamplingConfig:
+    """How samples are drawn from a trained model."""
+
+    sampler: Sampler = "ddim"
+    """which solver"""
+    steps: int = 50
+    """number of steps, at most T"""
+    eta: float = 0.0
+    """share of fresh noise in ddim and euler_ancestral: 0 is deterministic, 1 is DDPM's"""
+    spacing: Spacing = "trailing"
+    """which of the T noise levels the steps visit"""
+    clamp: bool = True
+    """keep every prediction of the clean image within [-1, 1]; off for latents"""

@@ -1,0 +1,233 @@
+"""Introduced in task 1; used by task 1.
+
+Samplers: from noise to data with a denoiser. Each is a generator that yields after every step, so that a
+progress bar, a film of the trajectory or an early stop is the caller's `for` loop. A sampler sees a denoiser
+and a schedule, nothing else: it never hears of networks, classes, text or latents.
+
+Times and rates are float64 on the CPU; only what multiplies an image is turned into the image's type. alpha
+may be 0 at T, and nothing divides by it there.
+"""
+
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from shared.schedulers.config import SamplingConfig
+from shared.schedulers.diffusion import Denoised, Denoiser, expand
+from shared.schedulers.noise import NoiseSchedule
+
+Noise = Callable[[Tensor], Tensor]  # standard normal noise of the given tensor's shape
+
+
+class Step(NamedTuple):
+    """A sampler has arrived at time `t` with `x`; `x0` is what it took for the clean data on the way."""
+
+    n: int
+    t: Tensor
+    x: Tensor
+    x0: Tensor
+
+
+def clamped(denoise: Denoiser, schedule: NoiseSchedule, limit: float = 1.0) -> Denoiser:
+    """Keep x0 within [-limit, limit], and eps what it must then be for xt = alpha x0 + sigma eps to hold.
+
+    For pixels, whose range is known. Without re-deriving eps the two would contradict each other, and a step
+    that uses both (ddim) would drift away from one that uses only x0 (ddpm).
+    """
+
+    def clamped_denoise(xt: Tensor, t: Tensor) -> Denoised:
+        x0 = denoise(xt, t).x0.clamp(-limit, limit)
+        alpha, sigma = (expand(rate, xt) for rate in schedule.level(t))
+        return Denoised(x0, (xt - alpha * x0) / sigma)
+
+    return clamped_denoise
+
+
+# --- one step from t down to s, as pure functions -----------------------------------------------------------
+
+
+def _posterior_variance(schedule: NoiseSchedule, t: Tensor, s: Tensor) -> tuple[Tensor, Tensor]:
+    """Variance added from s up to t (the "beta" of a long step), and that of xs when xt and x0 are known."""
+    (alpha_t, sigma_t), (alpha_s, sigma_s) = schedule.level(t), schedule.level(s)
+    added = sigma_t**2 - (alpha_t / alpha_s) ** 2 * sigma_s**2
+    return added, added * sigma_s**2 / sigma_t**2
+
+
+def ddpm_step(
+    schedule: NoiseSchedule, xt: Tensor, denoised: Denoised, t: Tensor, s: Tensor, variance: str, noise: Noise
+) -> Tensor:
+    """Draw xs from q(xs | xt, x0). DDPM, eqs. (6) and (7), for any s < t (its s is t - 1).
+
+    Args:
+        schedule: the noise schedule.
+        xt: data at time t.
+        denoised: what the denoiser says of it.
+        t: the time it is at.
+        s: the time to go to; nothing is drawn at s = 0.
+        variance: "small" is the posterior's, right if the data were a point; "large" is beta, right if they
+            were standard normal. DDPM, section 3.2.
+        noise: where standard normal noise comes from.
+    """
+    (alpha_t, sigma_t), (alpha_s, sigma_s) = schedule.level(t), schedule.level(s)
+    added, small = _posterior_variance(schedule, t, s)
+    mean = (alpha_t / alpha_s * sigma_s**2 / sigma_t**2).to(xt) * xt + (alpha_s * added / sigma_t**2).to(
+        xt
+    ) * denoised.x0
+    if s == 0:
+        return mean
+    deviation = {"small": small, "large": added}[variance].sqrt()
+    return mean + deviation.to(xt) * noise(xt)
+
+
+def ddim_step(
+    schedule: NoiseSchedule, xt: Tensor, denoised: Denoised, t: Tensor, s: Tensor, eta: float, noise: Noise
+) -> Tensor:
+    """Go from t to s along the predicted x0 and eps, a share of eps replaced by fresh noise. DDIM, eq. (12).
+
+    With eta = 0 also upwards (s > t): inversion. With eta = 1 each step has DDPM's small variance, eq. (16).
+    """
+    alpha_s, sigma_s = schedule.level(s)
+    if eta == 0 or s == 0:
+        return alpha_s.to(xt) * denoised.x0 + sigma_s.to(xt) * denoised.eps
+    fresh = eta * _posterior_variance(schedule, t, s)[1].sqrt()
+    kept = (sigma_s**2 - fresh**2).clamp(min=0).sqrt()
+    return alpha_s.to(xt) * denoised.x0 + kept.to(xt) * denoised.eps + fresh.to(xt) * noise(xt)
+
+
+# --- the samplers -------------------------------------------------------------------------------------------
+
+
+@torch.no_grad()
+def ddpm(
+    denoise: Denoiser,
+    schedule: NoiseSchedule,
+    x: Tensor,
+    times: Tensor,
+    *,
+    variance: str = "small",
+    noise: Noise = torch.randn_like,
+) -> Iterator[Step]:
+    """Ancestral sampling. DDPM, algorithm 2, over any falling `times` that end at 0."""
+    for n, (t, s) in enumerate(zip(times[:-1], times[1:], strict=True)):
+        denoised = denoise(x, t)
+        x = ddpm_step(schedule, x, denoised, t, s, variance, noise)
+        yield Step(n, s, x, denoised.x0)
+
+
+@torch.no_grad()
+def ddim(
+    denoise: Denoiser,
+    schedule: NoiseSchedule,
+    x: Tensor,
+    times: Tensor,
+    *,
+    eta: float = 0.0,
+    noise: Noise = torch.randn_like,
+) -> Iterator[Step]:
+    """DDIM (Song 2021): at eta = 0 the first-order solver of the ODE, at eta = 1 with DDPM's variance."""
+    for n, (t, s) in enumerate(zip(times[:-1], times[1:], strict=True)):
+        denoised = denoise(x, t)
+        x = ddim_step(schedule, x, denoised, t, s, eta, noise)
+        yield Step(n, s, x, denoised.x0)
+
+
+def euler_ancestral(
+    denoise: Denoiser,
+    schedule: NoiseSchedule,
+    x: Tensor,
+    times: Tensor,
+    *,
+    eta: float = 1.0,
+    noise: Noise = torch.randn_like,
+) -> Iterator[Step]:
+    """Euler's step to a lower noise level than asked for, then fresh noise up to it (Karras 2022's notation).
+
+    In x / alpha it goes down to sigma_down² = sigma_s² - sigma_up² and up by sigma_up² = eta² sigma_s²
+    (sigma_t² - sigma_s²) / sigma_t². Multiply by alpha_s, put alpha² + sigma² = 1, and it is DDIM's step with
+    the same eta: two names for one sampler. So here it is one; a test holds it against a library that writes
+    it the other way.
+    """
+    return ddim(denoise, schedule, x, times, eta=eta, noise=noise)
+
+
+@torch.no_grad()
+def heun(
+    denoise: Denoiser, schedule: NoiseSchedule, x: Tensor, times: Tensor, *, noise: Noise = torch.randn_like
+) -> Iterator[Step]:
+    """Second order: try Euler's step, then go with the mean of the slopes at both ends. EDM, algorithm 1.
+
+    In y = x / alpha over r = sigma / alpha the ODE is dy / dr = eps, EDM's eq. (3). Two calls of the denoiser
+    a step. `noise` is not used.
+
+    One call, so Euler's step, in the last (at t = 0 there is no noise to predict), and where the signal grows
+    tenfold or more at once: out of alpha = 0, where r is infinite, and out of the cosine schedule's last
+    level, where r falls from 20,000 to 30 in a step. That is too long for a mean of slopes; EDM starts at 80.
+    """
+    for n, (t, s) in enumerate(zip(times[:-1], times[1:], strict=True)):
+        (alpha_t, sigma_t), (alpha_s, sigma_s) = schedule.level(t), schedule.level(s)
+        here = denoise(x, t)
+        tried = ddim_step(schedule, x, here, t, s, 0.0, noise)
+        if s > 0 and alpha_s < 10 * alpha_t:
+            there = denoise(tried, s)
+            length = sigma_s - alpha_s * sigma_t / alpha_t  # alpha_s (r_s - r_t)
+            tried = tried + length.to(x) * (there.eps - here.eps) / 2
+        x = tried
+        yield Step(n, s, x, here.x0)
+
+
+@torch.no_grad()
+def dpm_solver_pp(
+    denoise: Denoiser, schedule: NoiseSchedule, x: Tensor, times: Tensor, *, noise: Noise = torch.randn_like
+) -> Iterator[Step]:
+    """DPM-Solver++ (2M): second order, one call a step, from the last two predictions. Lu 2022, algorithm 2.
+
+    The first step has no previous prediction and the last ends at infinite lambda = log(alpha / sigma): both
+    are of first order. `noise` is not used.
+    """
+    lambdas = [alpha.log() - sigma.log() for alpha, sigma in map(schedule.level, times)]
+    previous = None
+    for n, (t, s) in enumerate(zip(times[:-1], times[1:], strict=True)):
+        (alpha_t, sigma_t), (alpha_s, sigma_s) = schedule.level(t), schedule.level(s)
+        x0 = denoise(x, t).x0
+        estimate = x0
+        # Where alpha was 0 at the previous time, lambda was -inf, and its prediction's share is nothing.
+        if previous is not None and s > 0:
+            half_ratio = (lambdas[n + 1] - lambdas[n]) / (lambdas[n] - lambdas[n - 1]) / 2  # 1 / (2 r)
+            estimate = x0 + half_ratio.to(x) * (x0 - previous)
+        # sigma_s / sigma_t x - alpha_s (exp(-h) - 1) D, where exp(-h) = alpha_t sigma_s / (sigma_t alpha_s)
+        x = (sigma_s / sigma_t).to(x) * x + (alpha_s - sigma_s * alpha_t / sigma_t).to(x) * estimate
+        previous = x0
+        yield Step(n, s, x, x0)
+
+
+SAMPLERS = {
+    "ddpm": lambda config: (ddpm, {"variance": "small"}),
+    "ddpm_large": lambda config: (ddpm, {"variance": "large"}),
+    "ddim": lambda config: (ddim, {"eta": config.eta}),
+    "euler_ancestral": lambda config: (euler_ancestral, {"eta": config.eta}),
+    "heun": lambda config: (heun, {}),
+    "dpm_solver_pp": lambda config: (dpm_solver_pp, {}),
+}
+
+
+def sampler_steps(
+    denoise: Denoiser,
+    schedule: NoiseSchedule,
+    x: Tensor,
+    config: SamplingConfig,
+    noise: Noise = torch.randn_like,
+) -> Iterator[Step]:
+    """Run the sampler that a config names, from noise x (B, ...) at the first of its times.
+
+    Raises:
+        ValueError: more steps than the schedule has levels, or an eta outside [0, 1].
+    """
+    if not 0 <= config.eta <= 1:
+        raise ValueError(f"eta is {config.eta}; it must lie between 0 (deterministic) and 1 (DDPM's noise)")
+    times = schedule.times(config.steps, config.spacing)
+    if config.clamp:
+        denoise = clamped(denoise, schedule)
+    sampler, options = SAMPLERS[config.sampler](config)
+    return sampler(denoise, schedule, x, times, noise=noise, **options)

@@ -1,0 +1,64 @@
+"""Introduced in task 1; used by task 1.
+
+Averages of the weights over the training, kept by torch's `AveragedModel`.
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
+
+from shared.training.config import AveragesConfig
+
+
+def ema_update(decay: float):
+    """An update for `AveragedModel`: average ← d · average + (1 - d) · weights, with a warm-up of d.
+
+    d = min(decay, (1 + k) / (10 + k)) after k updates: in a short training a fixed decay of 0.999 would still hold
+    much of the random weights of the start.
+    """
+
+    @torch.no_grad()
+    def update(averaged: list[Tensor], current: list[Tensor], updates: Tensor | int) -> None:
+        k = int(updates)
+        warm = min(decay, (1 + k) / (10 + k))
+        torch._foreach_lerp_(averaged, current, 1 - warm)
+
+    return update
+
+
+class Averages:
+    """The averages that a config asks for, by name; each is a network like the trained one, ready to sample."""
+
+    def __init__(self, model: nn.Module, config: AveragesConfig):
+        """Start from the model's weights; build it before the model is wrapped for devices or processes."""
+        self.config = config
+        self.models = {"ema": AveragedModel(model, multi_avg_fn=ema_update(config.ema))}
+        if config.swa_start is not None:
+            self.models["swa"] = AveragedModel(model)
+        for average in self.models.values():
+            average.requires_grad_(False).eval()
+
+    def update(self, model: nn.Module, n: int) -> None:
+        """Take in the weights after n optimizer steps."""
+        self.models["ema"].update_parameters(model)
+        if "swa" in self.models and n >= self.config.swa_start and (n - self.config.swa_start) % self.config.swa_every == 0:
+            self.models["swa"].update_parameters(model)
+
+    def to(self, device: torch.device) -> "Averages":
+        """Move the weights. The counts stay on the CPU: their value is asked for at each update, which would stall a GPU."""
+        for average in self.models.values():
+            average.module.to(device)
+        return self
+
+    def network(self, name: str) -> nn.Module:
+        """The averaged network itself."""
+        return self.models[name].module
+
+    def counts(self) -> dict[str, int]:
+        """How many weights each average has taken in. Restored on resume: without it the warm-up would start again."""
+        return {name: int(average.n_averaged) for name, average in self.models.items()}
+
+    def restore_counts(self, counts: dict[str, int]) -> None:
+        """Set what `counts` gave."""
+        for name, average in self.models.items():
+            average.n_averaged.fill_(counts[name])

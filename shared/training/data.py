@@ -1,0 +1,122 @@
+"""Introduced in task 1; used by task 1.
+
+Which data each step sees: a function of (seed, step), and of nothing that happened before. So a resumed run goes on
+exactly where it stopped, and several processes, or gradient accumulation, see the same samples in the same steps.
+
+Micro-batch j of optimizer step n holds the positions (n · accumulate + j) · batch … + batch of an endless sequence
+that goes through the data again and again, each time in a new order.
+"""
+
+import hashlib
+import random
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from shared.datasets.ranges import to_unit
+from shared.errors import UserError
+from shared.training.config import TrainConfig
+
+Batch = tuple[Tensor, dict[str, Tensor]]  # (x, cond)
+
+
+def derive(*parts: int | str) -> int:
+    """A seed from a tuple of seeds and counters: unrelated for any two tuples, below 2^63."""
+    digest = hashlib.blake2b("/".join(map(str, parts)).encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "big") >> 1
+
+
+class Order:
+    """The endless sequence: sample `order(position)`, every sample once per pass."""
+
+    def __init__(self, size: int, seed: int):
+        """Over `size` samples."""
+        self.size, self.seed, self.epoch = size, seed, -1
+
+    def __call__(self, position: int) -> int:
+        """The index of the sample at a position."""
+        epoch, place = divmod(position, self.size)
+        if epoch != self.epoch:
+            generator = torch.Generator().manual_seed(derive(self.seed, "order", epoch))
+            self.epoch, self.permutation = epoch, torch.randperm(self.size, generator=generator).tolist()
+        return self.permutation[place]
+
+
+class Seeded(Dataset):
+    """A data set asked by (index, seed): whatever it draws at random while loading a sample comes from that seed."""
+
+    def __init__(self, dataset: Dataset):
+        """Any data set with `(x, cond)` at an index."""
+        self.dataset = dataset
+
+    def __getitem__(self, key: tuple[int, int]) -> Batch:
+        """The sample, its random crops and flips decided by the key alone, in whichever worker it is loaded."""
+        index, seed = key
+        torch.manual_seed(seed)
+        random.seed(seed)
+        np.random.seed(seed % 2**32)
+        return self.dataset[index]
+
+
+def micro_batches(config: TrainConfig, size: int, first_step: int, rank: int, world: int) -> Iterator[list[tuple[int, int]]]:
+    """Endlessly, the (index, seed) pairs of this process's micro-batches, from optimizer step `first_step` on."""
+    order, step = Order(size, config.seed), first_step
+    while True:
+        for j in range(rank, config.accumulate, world):
+            start = (step * config.accumulate + j) * config.batch
+            yield [(order(p), derive(config.seed, "sample", p)) for p in range(start, start + config.batch)]
+        step += 1
+
+
+def resident(dataset: Dataset, keys: Iterator[list[tuple[int, int]]], device: torch.device) -> Iterator[Batch]:
+    """Batches of a small data set that lies on the device as one tensor, with no loader in the way."""
+    images, labels = dataset.images.to(device), dataset.labels.to(device)
+    for batch in keys:
+        index = torch.tensor([index for index, _ in batch]).to(device, non_blocking=True)
+        yield to_unit(images[index]), {"label": labels[index]}
+
+
+def streamed(dataset: Dataset, keys: Iterator[list[tuple[int, int]]], device: torch.device, workers: int) -> Iterator[Batch]:
+    """Batches loaded by worker processes ahead of their use."""
+    loader = DataLoader(
+        Seeded(dataset),
+        batch_sampler=keys,
+        num_workers=workers,
+        pin_memory=device.type == "cuda",
+        multiprocessing_context="spawn" if workers else None,  # forking a process that runs threads can hang it
+    )
+    for x, cond in loader:
+        yield x.to(device, non_blocking=True), {k: v.to(device, non_blocking=True) for k, v in cond.items()}
+
+
+def batches(
+    dataset: Dataset, config: TrainConfig, first_step: int, device: torch.device, rank: int = 0, world: int = 1
+) -> Iterator[Batch]:
+    """Endlessly, this process's micro-batches `(x, cond)` on the device, from optimizer step `first_step` on.
+
+    Raises:
+        UserError: the data set is empty, or gives something other than float images within [-1, 1].
+    """
+    if len(dataset) == 0:
+        raise UserError("the data set is empty: there is nothing to train on")
+    spread = range(0, len(dataset), max(1, len(dataset) // 16))
+    check_range([dataset[i][0] for i in spread])
+    keys = micro_batches(config, len(dataset), first_step, rank, world)
+    if hasattr(dataset, "images"):
+        return resident(dataset, keys, device)
+    return streamed(dataset, keys, device, config.workers)
+
+
+def check_range(samples: list[Tensor]) -> None:
+    """Raise UserError unless these are float images that use [-1, 1]: not 0 … 255, and not [0, 1] either."""
+    for x in samples:
+        if not torch.is_floating_point(x) or x.ndim != 3:
+            raise UserError(f"the data set gives {x.dtype} of shape {tuple(x.shape)}: float images (C, H, W) are needed")
+        if x.shape != samples[0].shape:
+            raise UserError(f"the data set mixes sizes: {tuple(samples[0].shape)} and {tuple(x.shape)}")
+    low, high = min(x.min().item() for x in samples), max(x.max().item() for x in samples)
+    if low < -1.001 or high > 1.001 or (low >= 0 and high > 0):
+        raise UserError(f"the data set gives values from {low:.3g} to {high:.3g}: images must use the range [-1, 1]")

@@ -1,0 +1,133 @@
+"""A network with its diffusion: built from a config for training, loaded from a run or a file for sampling."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import Dataset
+
+from shared.blocks.unet import UNet
+from shared.cli import build_own
+from shared.datasets import load as load_data
+from shared.errors import UserError
+from shared.schedulers.diffusion import Diffusion
+from shared.schedulers.samplers import Step, sampler_steps
+from shared.training.checkpoint import Checkpoints, load_into, read_facts, read_tensors
+from task1_unconditional.config import Config, config_from
+
+COMMITTED = Path(__file__).parent / "results" / "digits.safetensors"
+
+
+def build_data(config: Config) -> Dataset:
+    """The data set that a config names."""
+    return build_own(config.own_data, Dataset) if config.own_data else load_data(config.data)
+
+
+def build_network(config: Config, shape: tuple[int, int, int]) -> nn.Module:
+    """The network that a config names, for images of a shape (C, H, W).
+
+    Raises:
+        UserError: the images cannot be halved as often as the U-Net wants, or its parts do not fit together.
+    """
+    if config.own_network:
+        return build_own(config.own_network, nn.Module, channels=shape[0])
+    try:
+        network = UNet(shape[0], config.network)
+        network.check_size(*shape[1:])
+    except ValueError as error:
+        raise UserError(str(error)) from None
+    return network
+
+
+def build_diffusion(config: Config) -> Diffusion:
+    """The diffusion that a config names; raises UserError where its parts contradict each other."""
+    try:
+        diffusion = Diffusion.from_config(config.schedule, config.diffusion)
+        diffusion.schedule.times(config.sampling.steps, config.sampling.spacing)
+    except ValueError as error:
+        raise UserError(str(error)) from None
+    return diffusion
+
+
+@dataclass
+class Model:
+    """A trained network, what its output means, and how it was meant to be sampled."""
+
+    network: nn.Module
+    diffusion: Diffusion
+    config: Config
+    shape: tuple[int, int, int]
+    source: Path
+
+    def steps(self, n: int, seed: int = 0, **options: object) -> Iterator[Step]:
+        """Sample n images step by step: a generator of `Step`, whose `x` is (n, C, H, W).
+
+        Args:
+            n: number of images.
+            seed: of the noise; the same seed gives the same images.
+            options: fields of `SamplingConfig` that differ from the run's: sampler, steps, eta, spacing, clamp.
+
+        Raises:
+            UserError: more steps than the schedule has levels, an eta outside [0, 1], or no such option.
+        """
+        device = next(self.network.parameters()).device
+        generator = torch.Generator().manual_seed(seed)
+
+        def noise(x: Tensor) -> Tensor:
+            return torch.randn(x.shape, generator=generator).to(x)
+
+        start = torch.randn(n, *self.shape, generator=generator).to(device)
+        denoise = self.diffusion.denoiser(self.network, {})
+        try:
+            config = replace(self.config.sampling, **options)
+            return sampler_steps(denoise, self.diffusion.schedule, start, config, noise)
+        except (ValueError, TypeError) as error:
+            raise UserError(str(error)) from None
+
+    def sample(self, n: int, seed: int = 0, batch: int = 250, **options: object) -> Tensor:
+        """Sample n images, (n, C, H, W) in [-1, 1], at most `batch` at a time. Options as for `steps`."""
+        parts = []
+        for i, first in enumerate(range(0, n, batch)):
+            *_, last = self.steps(min(batch, n - first), seed + i * 2**32, **options)
+            parts.append(last.x.clamp(-1, 1))
+        return torch.cat(parts)
+
+
+def read_weights(source: Path, weights: str = "ema") -> tuple[dict[str, Tensor], Path]:
+    """One set of weights of a run's newest checkpoint, or of a file; and that file's path.
+
+    Raises:
+        UserError: there is no checkpoint, or it lacks these weights.
+    """
+    path = Checkpoints(source / "checkpoints").latest() if source.is_dir() else source
+    state = read_tensors(path, weights)
+    if not state:
+        raise UserError(f"{path} holds no {weights} weights: choose others with --weights")
+    return {name: tensor.float() for name, tensor in state.items()}, path
+
+
+def load(source: str | Path | None = None, *, weights: str = "ema", device: str = "cpu", trust: bool = False) -> Model:
+    """Load a trained model.
+
+    Args:
+        source: a run's folder, a checkpoint file, or nothing for the one that comes with this package.
+        weights: "ema", "swa", or "model" for the raw ones.
+        device: where to put the network.
+        trust: build a network of one's own (a dotted path in the config): that runs code which the config names.
+
+    Raises:
+        UserError: there is no such file, it is not a checkpoint, or it lacks these weights.
+    """
+    state, path = read_weights(Path(source or COMMITTED), weights)
+    config, shape = config_from(read_facts(path).get("config", {}))
+    if config.own_network and not trust:
+        raise UserError(
+            f"{path} names a network of its own, {config.own_network.get('class_path')}: loading it runs that code; "
+            "if you know it, add --trust true"
+        )
+    network = build_network(config, shape)
+    load_into(network, state, path)
+    return Model(network.eval().to(device), build_diffusion(config), config, shape, path)
+

@@ -1,0 +1,140 @@
+"""Train stage 1: `task1-train --help`.
+
+What there is to read: in `fit`, the loss is one line and the loop is one `for`. All else is what a training has to do
+besides.
+"""
+
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from shared.cli import Parser, command, read_yaml
+from task1_unconditional.config import Config, config_from
+
+if TYPE_CHECKING:  # imported where they are used: torch takes seconds, and --help should not
+    from torch import nn
+    from torch.utils.data import Dataset
+
+    from shared.experiments.run import RunRecord
+    from shared.schedulers.diffusion import Diffusion
+
+PICTURES = 64  # samples in a grid
+
+
+def fit(
+    network: "nn.Module", diffusion: "Diffusion", data: "Dataset", config: Config, record: "RunRecord", resume: Path | None
+) -> None:
+    """Train the network, with a grid of samples from the same noise at intervals, and a film of the grids at the end."""
+    from shared.training.loop import Part, train
+    from task1_unconditional.model import Model
+
+    def loss(model, x, cond):
+        return diffusion.loss(model, x, {}).mean()  # stage 1 tells the network nothing but the time
+
+    part = Part(network, loss, config.optimizer, config.averages)
+    for step in train(part, data, config.train, record, resume=resume):
+        if step.every(config.train.sample_every):
+            model = Model(step.ema, diffusion, config, tuple(record.config["shape"]), record.folder)
+            save_grid(record, model, step.n)
+
+
+def save_grid(record: "RunRecord", model, n: int) -> None:
+    """Save what the model makes of the same noise as at every other step."""
+    from shared import pictures
+
+    samples = model.sample(PICTURES, seed=model.config.train.seed)
+    pictures.save(pictures.grid(samples), record.folder / "samples" / f"step-{n:08d}.png")
+
+
+def save_film(record: "RunRecord") -> Path | None:
+    """The grids one after the other, as a GIF; nothing where there are none."""
+    from PIL import Image
+
+    from shared import pictures
+
+    frames = [Image.open(path) for path in sorted((record.folder / "samples").glob("step-*.png"))]
+    return pictures.save_film(frames, record.folder / "samples" / "training.gif") if frames else None
+
+
+def parse(arguments: list[str] | None = None) -> tuple[Config, Path | None, Path | None]:
+    """The config, the run to resume, and the run or file whose weights to start from."""
+    parser = Parser(prog="task1-train", description="Train an unconditional diffusion model on images.")
+    parser.add_argument("--config", action="config", help="YAML file; options after it override it")
+    parser.add_argument("--resume", type=Path | None, help="folder of a run to go on with")
+    parser.add_argument("--init_from", type=Path | None, help="run or checkpoint whose weights a new run starts from")
+    parser.add_class_arguments(Config)
+    asked = parser.parse_args(arguments)
+    if asked.resume is not None:
+        if asked.init_from is not None:
+            parser.error("--resume goes on with a run, --init-from starts a new one: give only one of them")
+        saved = read_yaml(asked.resume / "config.yaml")
+        config_from(saved)  # says so in one line if this is no run of stage 1
+        saved.pop("shape")
+        parser.set_defaults(saved)
+        asked = parser.parse_args(arguments)
+    built = parser.instantiate(asked)
+    config = Config(**{name: getattr(built, name) for name in asdict(Config())})
+    return config, asked.resume, asked.init_from
+
+
+def prepare(config: Config, resume: Path | None, init_from: Path | None):
+    """Build everything that can be wrong before a run is recorded: data, network, diffusion, checkpoint, record."""
+    from shared.experiments.run import RunRecord, plain
+    from shared.training.checkpoint import Checkpoints, load_into, read_facts
+    from shared.training.loop import check_same
+    from task1_unconditional.model import build_data, build_diffusion, build_network, read_weights
+
+    data = build_data(config)
+    shape = tuple(data[0][0].shape)
+    network, diffusion = build_network(config, shape), build_diffusion(config)
+    resolved = plain({"shape": shape, **asdict(config)})
+    if resume is None:
+        if init_from is not None:
+            load_into(network, *read_weights(init_from))
+        return network, diffusion, data, RunRecord.create("task1", config.run, resolved), None
+    record = RunRecord.reopen(resume)
+    checkpoint = Checkpoints(record.folder / "checkpoints").latest()
+    facts = read_facts(checkpoint)
+    check_same(facts["config"], resolved)
+    record.config = resolved
+    record.rewind(facts["step"])
+    record.note({"state": "running"})
+    return network, diffusion, data, record, checkpoint
+
+
+def run() -> int:
+    """Train; the exit status is 128 + the signal's number where one stopped it."""
+    config, resume, init_from = parse()
+
+    import torch
+
+    from shared.training.loop import Interrupted
+
+    torch.manual_seed(config.train.seed)  # the network's first weights
+    network, diffusion, data, record, checkpoint = prepare(config, resume, init_from)
+    print(f"run {record.folder}", file=sys.stderr)
+    try:
+        fit(network, diffusion, data, config, record, checkpoint)
+        film = save_film(record)
+    except Interrupted as stopped:
+        record.close("interrupted")
+        print(f"{stopped} and saved; go on with: task1-train --resume {record.folder}", file=sys.stderr)
+        return 128 + stopped.number
+    except BaseException as error:
+        record.close(f"failed: {error}")
+        raise
+    record.close("finished")
+    print(f"trained: {record.folder}")
+    if film:
+        print(f"pictures: {film.parent}")
+    return 0
+
+
+def main() -> None:
+    """The command `task1-train`."""
+    sys.exit(command(run))
+
+
+if __name__ == "__main__":
+    main()
