@@ -1,7 +1,7 @@
 """Introduced in task 1; used by task 1.
 
-The one exception for mistakes that a person can mend: entry points print it as one line and exit with status
-1.
+The one exception for mistakes that a person can mend: entry points print it as one line and exit
+with status 1.
 """
 
 

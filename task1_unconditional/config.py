@@ -41,10 +41,10 @@ def config_from(saved: dict[str, Any]) -> tuple[Config, tuple[int, int, int]]:
     """
     parser = ArgumentParser(exit_on_error=False)
     parser.add_class_arguments(Config)
-    fields = {key: value for key, value in saved.items() if key != "shape"}
     try:
-        shape = tuple(saved["shape"])
+        fields = {key: value for key, value in saved.items() if key != "shape"}
+        channels, height, width = map(int, saved["shape"])
         parsed = parser.instantiate(parser.parse_object(fields))
     except Exception as error:  # jsonargparse lets through what the types' own parsing raises
         raise UserError(f"this is not a config of stage 1: {' '.join(str(error).split())}") from None
-    return Config(**{name: getattr(parsed, name) for name in asdict(Config())}), shape
+    return Config(**{name: getattr(parsed, name) for name in asdict(Config())}), (channels, height, width)

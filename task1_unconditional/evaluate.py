@@ -7,8 +7,11 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from jsonargparse.typing import PositiveInt
+
 from shared.cli import Parser, command
 from shared.schedulers.config import Sampler, Spacing
+from shared.training.config import Seed
 from task1_unconditional.sample import load_for, overrides
 
 
@@ -20,9 +23,9 @@ class EvaluateConfig:
     """a run's folder, a checkpoint file, or "latest"; default: the model that comes with the package"""
     weights: Literal["ema", "model", "swa"] = "ema"
     """the averaged weights, the raw ones, or the equally weighted average"""
-    n: int = 1000
+    n: PositiveInt = 1000
     """number of samples"""
-    seed: int = 0
+    seed: Seed = 0
     """of the noise"""
     sampler: Sampler | None = None
     """which solver (default: the run's)"""
@@ -66,10 +69,14 @@ def run() -> int:
     parser.add_class_arguments(EvaluateConfig)
     config = parser.parse_args()
 
+    import torch
+
     from shared.files import write_text
+    from shared.metrics.judge import centre
     from shared.metrics.report import judge_samples
 
     model = load_for(config)
+    centre(torch.empty(1, *model.shape))  # says so before the work if the judge cannot take such images
     options = overrides(config)
     begun = time.perf_counter()
     samples = model.sample(config.n, config.seed, **options)

@@ -12,6 +12,7 @@ from shared.blocks.unet import UNet
 from shared.cli import build_own
 from shared.datasets import load as load_data
 from shared.errors import UserError
+from shared.precision import computing_in, resolve
 from shared.schedulers.diffusion import Diffusion
 from shared.schedulers.samplers import Step, sampler_steps
 from shared.training.checkpoint import Checkpoints, load_into, read_facts, read_tensors
@@ -45,7 +46,7 @@ def build_diffusion(config: Config) -> Diffusion:
     """The diffusion that a config names; raises UserError where its parts contradict each other."""
     try:
         diffusion = Diffusion.from_config(config.schedule, config.diffusion)
-        diffusion.schedule.times(config.sampling.steps, config.sampling.spacing)
+        sampler_steps(None, diffusion.schedule, None, config.sampling)  # only checks them: nothing runs until asked for
     except ValueError as error:
         raise UserError(str(error)) from None
     return diffusion
@@ -79,9 +80,15 @@ class Model:
             return torch.randn(x.shape, generator=generator).to(x)
 
         start = torch.randn(n, *self.shape, generator=generator).to(device)
-        denoise = self.diffusion.denoiser(self.network, {})
         try:
             config = replace(self.config.sampling, **options)
+            precision = resolve(config.precision, device)
+
+            def network(xt: Tensor, t: Tensor, cond: dict[str, Tensor]) -> Tensor:
+                with computing_in(precision, device):
+                    return self.network(xt, t, cond)
+
+            denoise = self.diffusion.denoiser(network, {})
             return sampler_steps(denoise, self.diffusion.schedule, start, config, noise)
         except (ValueError, TypeError) as error:
             raise UserError(str(error)) from None
@@ -103,6 +110,8 @@ def read_weights(source: Path, weights: str = "ema") -> tuple[dict[str, Tensor],
     """
     path = Checkpoints(source / "checkpoints").latest() if source.is_dir() else source
     state = read_tensors(path, weights)
+    if read_facts(path).get("averages", {}).get(weights) == 0:
+        raise UserError(f"{path}: averages.swa_start was not reached yet, so that its {weights} weights are none: choose others")
     if not state:
         raise UserError(f"{path} holds no {weights} weights: choose others with --weights")
     return {name: tensor.float() for name, tensor in state.items()}, path

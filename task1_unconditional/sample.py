@@ -5,8 +5,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from jsonargparse.typing import PositiveInt
+
 from shared.cli import Parser, command
 from shared.schedulers.config import Sampler, Spacing
+from shared.training.config import Seed
 
 if TYPE_CHECKING:
     from task1_unconditional.model import Model
@@ -20,9 +23,9 @@ class SampleConfig:
     """a run's folder, a checkpoint file, or "latest"; default: the model that comes with the package"""
     weights: Literal["ema", "model", "swa"] = "ema"
     """the averaged weights, the raw ones, or the equally weighted average"""
-    n: int = 64
+    n: PositiveInt = 64
     """number of images"""
-    seed: int = 0
+    seed: Seed = 0
     """of the noise; the same seed gives the same images"""
     sampler: Sampler | None = None
     """which solver (default: the run's)"""
@@ -34,7 +37,7 @@ class SampleConfig:
     """which noise levels the steps visit (default: the run's)"""
     out: str = "samples"
     """folder for the pictures"""
-    upscale: int = 1
+    upscale: PositiveInt = 1
     """side of the square that each pixel becomes"""
     singles: bool = False
     """write each image to a file of its own as well"""
@@ -72,9 +75,6 @@ def run() -> int:
     parser = Parser(prog="task1-sample", description="Sample images from a trained model of stage 1.")
     parser.add_class_arguments(SampleConfig)
     config = parser.parse_args()
-    for name in ("n", "upscale"):
-        if getattr(config, name) < 1:
-            parser.error(f"--{name} is {getattr(config, name)}: it must be at least 1")
 
     from tqdm import tqdm
 

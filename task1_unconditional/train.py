@@ -4,12 +4,14 @@ What there is to read: in `fit`, the loss is one line and the loop is one `for`.
 besides.
 """
 
+import contextlib
 import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from shared.cli import Parser, command, read_yaml
+from shared.errors import UserError
 from task1_unconditional.config import Config, config_from
 
 if TYPE_CHECKING:  # imported where they are used: torch takes seconds, and --help should not
@@ -20,6 +22,7 @@ if TYPE_CHECKING:  # imported where they are used: torch takes seconds, and --he
     from shared.schedulers.diffusion import Diffusion
 
 PICTURES = 64  # samples in a grid
+FRAMES = 200  # grids in a film, at most
 
 
 def fit(
@@ -53,7 +56,9 @@ def save_film(record: "RunRecord") -> Path | None:
 
     from shared import pictures
 
-    frames = [Image.open(path) for path in sorted((record.folder / "samples").glob("step-*.png"))]
+    paths = sorted((record.folder / "samples").glob("step-*.png"), reverse=True)
+    chosen = reversed(paths[:: len(paths) // FRAMES + 1])  # with the last
+    frames = [Image.open(path).copy() for path in chosen]  # a copy has no open file behind it
     return pictures.save_film(frames, record.folder / "samples" / "training.gif") if frames else None
 
 
@@ -63,13 +68,16 @@ def parse(arguments: list[str] | None = None) -> tuple[Config, Path | None, Path
     parser.add_argument("--config", action="config", help="YAML file; options after it override it")
     parser.add_argument("--resume", type=Path | None, help="folder of a run to go on with")
     parser.add_argument("--init_from", type=Path | None, help="run or checkpoint whose weights a new run starts from")
+    parser.add_argument("--trust", type=bool, default=False, help="run the code of one's own that a resumed run names")
     parser.add_class_arguments(Config)
     asked = parser.parse_args(arguments)
     if asked.resume is not None:
         if asked.init_from is not None:
             parser.error("--resume goes on with a run, --init-from starts a new one: give only one of them")
         saved = read_yaml(asked.resume / "config.yaml")
-        config_from(saved)  # says so in one line if this is no run of stage 1
+        former, _ = config_from(saved)  # says so in one line if this is no run of stage 1
+        if (former.own_data or former.own_network) and not asked.trust:
+            raise UserError(f"{asked.resume} names code of its own, which going on runs: if you know it, add --trust true")
         saved.pop("shape")
         parser.set_defaults(saved)
         asked = parser.parse_args(arguments)
@@ -81,11 +89,14 @@ def parse(arguments: list[str] | None = None) -> tuple[Config, Path | None, Path
 def prepare(config: Config, resume: Path | None, init_from: Path | None):
     """Build everything that can be wrong before a run is recorded: data, network, diffusion, checkpoint, record."""
     from shared.experiments.run import RunRecord, plain
+    from shared.precision import resolve
     from shared.training.checkpoint import Checkpoints, load_into, read_facts
-    from shared.training.loop import check_same
+    from shared.training.loop import check, check_same, device_for
     from task1_unconditional.model import build_data, build_diffusion, build_network, read_weights
 
     data = build_data(config)
+    check(data, config.train)
+    config.train.precision = resolve(config.train.precision, device_for(config.train))  # recorded as what it is here
     shape = tuple(data[0][0].shape)
     network, diffusion = build_network(config, shape), build_diffusion(config)
     resolved = plain({"shape": shape, **asdict(config)})
@@ -119,10 +130,12 @@ def run() -> int:
         film = save_film(record)
     except Interrupted as stopped:
         record.close("interrupted")
-        print(f"{stopped} and saved; go on with: task1-train --resume {record.folder}", file=sys.stderr)
+        trust = " --trust true" if config.own_data or config.own_network else ""
+        print(f"{stopped} and saved; go on with: task1-train --resume {record.folder}{trust}", file=sys.stderr)
         return 128 + stopped.number
     except BaseException as error:
-        record.close(f"failed: {error}")
+        with contextlib.suppress(OSError):  # a full disk, perhaps: the first error is the one to report
+            record.close("interrupted" if isinstance(error, KeyboardInterrupt) else f"failed: {error or repr(error)}")
         raise
     record.close("finished")
     print(f"trained: {record.folder}")

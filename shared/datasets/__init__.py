@@ -43,6 +43,4 @@ def load(config: DataConfig) -> Images:
         raise UserError(f"--data.size is {config.size}: it must be at least 1")
     if config.channels not in (None, 1, 3):
         raise UserError(f"--data.channels is {config.channels}: it must be 1 (greyscale) or 3 (colour)")
-    if config.workers < 0:
-        raise UserError(f"--data.workers is {config.workers}: it must be at least 0")
     return loaders[config.name](config)

@@ -25,5 +25,3 @@ class DataConfig:
     """for folder: 1 is greyscale, 3 is colour (default: 3); the other sets have their own"""
     download: bool = False
     """fetch mnist, fashion_mnist or cifar10 into root where it is missing"""
-    workers: int = 2
-    """processes (while loading: threads) that decode images, for folder only"""

@@ -33,17 +33,17 @@ def load_folder(config: DataConfig) -> Images:
     entries, classes = arrange(source, config.split)
     folder = ImageFolder(source, entries, classes, config.channels or 3, config.size)
     if len(folder) * math.prod(folder.shape) <= IN_MEMORY:
-        return decoded(folder, max(config.workers, 1))
+        return decoded(folder)
     if config.size is None:
         check_sizes(folder)
     return folder
 
 
-def decoded(folder: ImageFolder, threads: int) -> InMemory:
+def decoded(folder: ImageFolder) -> InMemory:
     """All images of a folder as one tensor. Threads suffice: Pillow lets others run while it decodes."""
     images = torch.empty(len(folder), *folder.shape, dtype=torch.uint8)
     quiet = True if len(folder) < SHOW_PROGRESS else None  # None: shown on a terminal only
-    with ThreadPoolExecutor(threads) as pool:
+    with ThreadPoolExecutor() as pool:
         pixels = pool.map(folder.pixels, range(len(folder)))
         for i, image in enumerate(tqdm(pixels, "decoding", len(folder), leave=False, disable=quiet)):
             images[i] = image

@@ -3,10 +3,8 @@
 The two forms of a data set, with one face: the whole set as one tensor, or files decoded one by one.
 
 Both yield `(x, cond)`: `x` (C, H, W) float32 in [-1, 1] and `cond` {"label": long scalar}; both have `shape`
-(C, H, W) and `classes`. An index is an int, or a pair (index, key): everything random in the item is then to
-be drawn from `key` (the sampler makes it from the seed and the step), so that neither the number of loader
-processes nor a restart changes what step n sees. Nothing here is random yet; the pair is accepted so that an
-augmentation needs no second protocol.
+(C, H, W) and `classes`. Whatever is random in an item is drawn from torch's generator, which the training loop
+seeds for each item: neither the number of loader processes nor a restart changes what a step sees.
 """
 
 import torch.nn.functional as F
@@ -19,12 +17,6 @@ from shared.datasets.sources import Archive, Tree
 from shared.errors import UserError
 
 Item = tuple[Tensor, dict[str, Tensor]]
-Index = int | tuple[int, int]
-
-
-def position(index: Index) -> int:
-    """The place in the set that an index names; `key`, if there is one, has nothing to decide yet."""
-    return index[0] if isinstance(index, tuple) else index
 
 
 class InMemory(Dataset):
@@ -43,8 +35,7 @@ class InMemory(Dataset):
     def __len__(self) -> int:
         return len(self.images)
 
-    def __getitem__(self, index: Index) -> Item:
-        i = position(index)
+    def __getitem__(self, i: int) -> Item:
         return to_unit(self.images[i]), {"label": self.labels[i]}
 
 
@@ -70,8 +61,7 @@ class ImageFolder(Dataset):
     def __len__(self) -> int:
         return len(self.entries)
 
-    def __getitem__(self, index: Index) -> Item:
-        i = position(index)
+    def __getitem__(self, i: int) -> Item:
         return to_unit(self.pixels(i)), {"label": tensor(self.entries[i][1])}
 
     def pixels(self, index: int) -> Tensor:

@@ -52,8 +52,10 @@ class SamplingConfig:
     steps: int = 50
     """number of steps, at most T"""
     eta: float = 0.0
-    """share of fresh noise in ddim and euler_ancestral: 0 is deterministic, 1 is DDPM's"""
+    """share of fresh noise in ddim: 0 is deterministic, 1 is DDPM's"""
     spacing: Spacing = "trailing"
     """which of the T noise levels the steps visit"""
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """number format of the network's arithmetic; auto is bf16 where the processor has it"""
     clamp: bool = True
     """keep every prediction of the clean image within [-1, 1]; off for latents"""

@@ -4,8 +4,8 @@ Samplers: from noise to data with a denoiser. Each is a generator that yields af
 progress bar, a film of the trajectory or an early stop is the caller's `for` loop. A sampler sees a denoiser
 and a schedule, nothing else: it never hears of networks, classes, text or latents.
 
-Times and rates are float64 on the CPU; only what multiplies an image is turned into the image's type. alpha
-may be 0 at T, and nothing divides by it there.
+Times are float64 on the CPU, rates float64 where the schedule is; only what multiplies an image is turned
+into the image's type. alpha may be 0 at T, and nothing divides by it there.
 """
 
 from collections.abc import Callable, Iterator
@@ -206,7 +206,7 @@ SAMPLERS = {
     "ddpm": lambda config: (ddpm, {"variance": "small"}),
     "ddpm_large": lambda config: (ddpm, {"variance": "large"}),
     "ddim": lambda config: (ddim, {"eta": config.eta}),
-    "euler_ancestral": lambda config: (euler_ancestral, {"eta": config.eta}),
+    "euler_ancestral": lambda config: (euler_ancestral, {}),
     "heun": lambda config: (heun, {}),
     "dpm_solver_pp": lambda config: (dpm_solver_pp, {}),
 }

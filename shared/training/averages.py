@@ -10,20 +10,23 @@ from torch.optim.swa_utils import AveragedModel
 from shared.training.config import AveragesConfig
 
 
-def ema_update(decay: float):
-    """An update for `AveragedModel`: average ← d · average + (1 - d) · weights, with a warm-up of d.
+class EMA(AveragedModel):
+    """average ← d · average + (1 - d) · weights, with a warm-up of d.
 
     d = min(decay, (1 + k) / (10 + k)) after k updates: in a short training a fixed decay of 0.999 would still hold
     much of the random weights of the start.
     """
 
-    @torch.no_grad()
-    def update(averaged: list[Tensor], current: list[Tensor], updates: Tensor | int) -> None:
-        k = int(updates)
-        warm = min(decay, (1 + k) / (10 + k))
-        torch._foreach_lerp_(averaged, current, 1 - warm)
+    def __init__(self, model: nn.Module, decay: float):
+        """Start from the model's weights."""
+        super().__init__(model, multi_avg_fn=self._move)
+        self.decay = decay
 
-    return update
+    @torch.no_grad()
+    def _move(self, averaged: list[Tensor], current: list[Tensor], _: Tensor) -> None:
+        k = int(self.n_averaged)  # not the argument: torch copies it to the device, and reading that would stall a GPU
+        warm = min(self.decay, (1 + k) / (10 + k))
+        torch._foreach_lerp_(averaged, current, 1 - warm)
 
 
 class Averages:
@@ -32,7 +35,7 @@ class Averages:
     def __init__(self, model: nn.Module, config: AveragesConfig):
         """Start from the model's weights; build it before the model is wrapped for devices or processes."""
         self.config = config
-        self.models = {"ema": AveragedModel(model, multi_avg_fn=ema_update(config.ema))}
+        self.models: dict[str, AveragedModel] = {"ema": EMA(model, config.ema)}
         if config.swa_start is not None:
             self.models["swa"] = AveragedModel(model)
         for average in self.models.values():

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor, nn
 from torch.distributed.checkpoint.state_dict import (
     StateDictOptions,
@@ -37,7 +37,8 @@ def prefixed(prefix: str, state: dict[str, Tensor]) -> dict[str, Tensor]:
 def write_checkpoint(path: Path, tensors: dict[str, Tensor], facts: dict[str, Any]) -> None:
     """Write tensors and JSON facts as one file, whole or not at all."""
     header = {"checkpoint": json.dumps({"format": FORMAT, **facts})}
-    write_whole(path, lambda temporary: save_file(tensors, temporary, metadata=header))
+    # Not save_file: it writes to a temporary file with a name of its own, which a kill would leave behind.
+    write_whole(path, lambda temporary: temporary.write_bytes(save(tensors, metadata=header)))
 
 
 def read_facts(path: Path) -> dict[str, Any]:

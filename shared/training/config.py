@@ -6,6 +6,18 @@ What can be configured about training; free of torch, so that `--help` answers a
 from dataclasses import dataclass
 from typing import Literal
 
+from jsonargparse.typing import (
+    ClosedUnitInterval,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    restricted_number_type,
+)
+
+Decay = restricted_number_type("Decay", float, [(">=", 0), ("<", 1)])
+Seed = restricted_number_type("Seed", int, [(">=", 0), ("<", 2**32)])
+
 
 @dataclass
 class OptimizerConfig:
@@ -13,25 +25,25 @@ class OptimizerConfig:
 
     name: Literal["adamw", "adam", "sgd"] = "adamw"
     """which optimizer"""
-    lr: float = 1e-3
+    lr: PositiveFloat = 1e-3
     """learning rate: the schedule's largest"""
-    betas: tuple[float, float] = (0.9, 0.99)
+    betas: tuple[Decay, Decay] = (0.9, 0.99)
     """decay of the running means of gradient and squared gradient (adam, adamw)"""
-    momentum: float = 0.9
+    momentum: NonNegativeFloat = 0.9
     """decay of the running gradient (sgd)"""
-    weight_decay: float = 0.0
+    weight_decay: NonNegativeFloat = 0.0
     """pull of the weights towards zero"""
     schedule: Literal["constant", "cosine", "onecycle", "multistep", "step"] = "constant"
     """course of the learning rate after the warm-up"""
-    warmup: int = 0
+    warmup: NonNegativeInt = 0
     """optimizer steps over which the rate rises to its full value"""
-    final: float = 0.0
+    final: ClosedUnitInterval = 0.0
     """share of the rate left at the end (cosine)"""
-    milestones: tuple[int, ...] = ()
+    milestones: tuple[PositiveInt, ...] = ()
     """optimizer steps after which the rate falls (multistep)"""
-    step_size: int = 1000
+    step_size: PositiveInt = 1000
     """optimizer steps between two falls of the rate (step)"""
-    gamma: float = 0.1
+    gamma: NonNegativeFloat = 0.1
     """factor of each fall (multistep, step)"""
 
 
@@ -39,11 +51,11 @@ class OptimizerConfig:
 class AveragesConfig:
     """Averages of the weights over the training: they sample better than the weights themselves."""
 
-    ema: float = 0.999
+    ema: ClosedUnitInterval = 0.999
     """decay of the exponential moving average; it starts low and rises to this (see `averages.py`)"""
-    swa_start: int | None = None
+    swa_start: NonNegativeInt | None = None
     """optimizer step from which an equally weighted average (SWA) is kept as well; none by default"""
-    swa_every: int = 100
+    swa_every: PositiveInt = 100
     """optimizer steps between two weights that SWA takes in"""
 
 
@@ -51,33 +63,33 @@ class AveragesConfig:
 class TrainConfig:
     """The loop: how much, how often, on what."""
 
-    steps: int = 10_000
+    steps: PositiveInt = 10_000
     """optimizer steps in all"""
-    batch: int = 128
+    batch: PositiveInt = 128
     """images in a micro-batch"""
-    accumulate: int = 1
+    accumulate: PositiveInt = 1
     """micro-batches in an optimizer step"""
-    clip: float = 1.0
+    clip: NonNegativeFloat = 1.0
     """largest norm of the gradient; 0 for no limit"""
-    seed: int = 0
+    seed: Seed = 0
     """everything random in the training is drawn from it"""
-    precision: Literal["fp32", "bf16"] = "fp32"
-    """number format of the network's arithmetic; the weights are float32 in both"""
+    precision: Literal["auto", "fp32", "bf16"] = "fp32"
+    """number format of the network's arithmetic; auto is bf16 where the processor has it; weights are always float32"""
     compile: bool = False
     """compile the network: minutes at the start, faster steps; needs a C++ compiler"""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """where to train; auto takes a GPU if there is one"""
     deterministic: bool = False
     """on a GPU: only algorithms that give the same bits each time (slower); a CPU always does"""
-    workers: int = 2
-    """processes that load and decode data; none are used for data that is held in memory"""
-    log_every: int = 50
-    """steps between two lines of the log"""
-    sample_every: int = 500
+    workers: NonNegativeInt = 2
+    """processes that load and decode data that does not fit in memory"""
+    log_every: NonNegativeInt = 50
+    """steps between two lines of the log; 0 for none"""
+    sample_every: NonNegativeInt = 500
     """steps between two pictures of samples; 0 for none"""
-    save_every: int = 500
+    save_every: NonNegativeInt = 500
     """steps between two checkpoints; the last step is always saved"""
-    keep: int = 2
+    keep: PositiveInt = 2
     """checkpoints kept, the newest"""
 
 

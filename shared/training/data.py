@@ -8,6 +8,7 @@ that goes through the data again and again, each time in a new order.
 """
 
 import hashlib
+import os
 import random
 from collections.abc import Iterator
 
@@ -16,6 +17,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from shared.datasets.images import InMemory
 from shared.datasets.ranges import to_unit
 from shared.errors import UserError
 from shared.training.config import TrainConfig
@@ -71,12 +73,17 @@ def micro_batches(config: TrainConfig, size: int, first_step: int, rank: int, wo
         step += 1
 
 
-def resident(dataset: Dataset, keys: Iterator[list[tuple[int, int]]], device: torch.device) -> Iterator[Batch]:
+def resident(dataset: InMemory, keys: Iterator[list[tuple[int, int]]], device: torch.device) -> Iterator[Batch]:
     """Batches of a small data set that lies on the device as one tensor, with no loader in the way."""
     images, labels = dataset.images.to(device), dataset.labels.to(device)
     for batch in keys:
         index = torch.tensor([index for index, _ in batch]).to(device, non_blocking=True)
         yield to_unit(images[index]), {"label": labels[index]}
+
+
+def apart(worker: int) -> None:
+    """Take a worker out of the reach of Ctrl-C, which a terminal sends to all: the step at hand needs its data."""
+    os.setpgrp()
 
 
 def streamed(dataset: Dataset, keys: Iterator[list[tuple[int, int]]], device: torch.device, workers: int) -> Iterator[Batch]:
@@ -85,6 +92,7 @@ def streamed(dataset: Dataset, keys: Iterator[list[tuple[int, int]]], device: to
         Seeded(dataset),
         batch_sampler=keys,
         num_workers=workers,
+        worker_init_fn=apart,
         pin_memory=device.type == "cuda",
         multiprocessing_context="spawn" if workers else None,  # forking a process that runs threads can hang it
     )
@@ -100,14 +108,24 @@ def batches(
     Raises:
         UserError: the data set is empty, or gives something other than float images within [-1, 1].
     """
-    if len(dataset) == 0:
-        raise UserError("the data set is empty: there is nothing to train on")
-    spread = range(0, len(dataset), max(1, len(dataset) // 16))
-    check_range([dataset[i][0] for i in spread])
+    check_data(dataset)
     keys = micro_batches(config, len(dataset), first_step, rank, world)
-    if hasattr(dataset, "images"):
+    if type(dataset) is InMemory:  # not a subclass: it may do more with a sample than look it up
         return resident(dataset, keys, device)
     return streamed(dataset, keys, device, config.workers)
+
+
+def check_data(dataset: Dataset) -> None:
+    """Raise UserError unless some samples of a data set are `(x, cond)`, x a float image, all alike and in [-1, 1]."""
+    if not hasattr(dataset, "__len__"):
+        raise UserError("the data set has no length: one with __len__ and __getitem__ is needed")
+    if len(dataset) == 0:
+        raise UserError("the data set is empty: there is nothing to train on")
+    samples = [dataset[i] for i in range(0, len(dataset), max(1, len(dataset) // 16))]
+    for sample in samples:
+        if not (isinstance(sample, tuple) and len(sample) == 2 and isinstance(sample[0], Tensor) and isinstance(sample[1], dict)):
+            raise UserError(f"the data set gives {type(sample).__name__}: pairs (image tensor, dict of tensors) are needed")
+    check_range([x for x, _ in samples])
 
 
 def check_range(samples: list[Tensor]) -> None:
@@ -117,6 +135,6 @@ def check_range(samples: list[Tensor]) -> None:
             raise UserError(f"the data set gives {x.dtype} of shape {tuple(x.shape)}: float images (C, H, W) are needed")
         if x.shape != samples[0].shape:
             raise UserError(f"the data set mixes sizes: {tuple(samples[0].shape)} and {tuple(x.shape)}")
-    low, high = min(x.min().item() for x in samples), max(x.max().item() for x in samples)
-    if low < -1.001 or high > 1.001 or (low >= 0 and high > 0):
+    low, high = (bound.item() for bound in torch.stack(samples).aminmax())
+    if not (low >= -1.001 and high <= 1.001) or (low >= 0 and high > 0):  # so put that NaN is refused too
         raise UserError(f"the data set gives values from {low:.3g} to {high:.3g}: images must use the range [-1, 1]")

@@ -6,6 +6,8 @@ evaluation, an early stop) is the caller's `for` loop.
 
 import contextlib
 import os
+import shutil
+import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -18,10 +20,11 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from shared.errors import UserError
+from shared.precision import resolve
 from shared.training.averages import Averages
 from shared.training.checkpoint import Checkpoints, restore
 from shared.training.config import MAY_CHANGE, AveragesConfig, OptimizerConfig, TrainConfig
-from shared.training.data import batches, derive
+from shared.training.data import batches, check_data, derive
 from shared.training.interrupt import Interrupt
 from shared.training.optim import build_optimizer, learning_rate
 from shared.training.progress import Progress
@@ -110,23 +113,46 @@ class Meter:
         return figures
 
 
+def device_for(config: TrainConfig) -> torch.device:
+    """Where a config wants to train. Raises UserError if it asks for a GPU and there is none."""
+    if config.device == "cuda" and not torch.cuda.is_available():
+        raise UserError("train.device is cuda, but torch sees no GPU: use --train.device cpu, or auto")
+    return torch.device("cuda" if config.device != "cpu" and torch.cuda.is_available() else "cpu")
+
+
 def accelerator_for(config: TrainConfig) -> Accelerator:
     """The accelerator of a config: device, number format, processes.
 
     Raises:
         UserError: a GPU is asked for and there is none, or the processes do not divide the micro-batches.
     """
-    if config.device == "cuda" and not torch.cuda.is_available():
-        raise UserError("train.device is cuda, but torch sees no GPU: use --train.device cpu, or auto")
-    on_cpu = config.device == "cpu" or not torch.cuda.is_available()
-    precision = {"fp32": "no", "bf16": "bf16"}[config.precision]
-    accelerator = Accelerator(cpu=on_cpu, mixed_precision=precision)
+    device = device_for(config)
+    precision = {"fp32": "no", "bf16": "bf16"}[resolve(config.precision, device)]
+    accelerator = Accelerator(cpu=device.type == "cpu", mixed_precision=precision)
     if config.accumulate % accelerator.num_processes:
         raise UserError(
             f"{accelerator.num_processes} processes cannot share {config.accumulate} micro-batches evenly: "
             "make train.accumulate a multiple"
         )
     return accelerator
+
+
+def check(data: Dataset, config: TrainConfig) -> None:
+    """Raise UserError for what is known to be wrong before the first step, so that no run is begun for nothing."""
+    accelerator_for(config)
+    compiler = os.environ.get("CXX", "clang++" if sys.platform == "darwin" else "g++")
+    if config.compile and shutil.which(compiler) is None:
+        raise UserError(f"train.compile needs a C++ compiler, and there is no {compiler}: install it, or set CXX to another")
+    check_data(data)
+
+
+def check_weights(model: nn.Module, n: int) -> None:
+    """Raise UserError if step n left a weight that is not finite, as too long a step does. Waits for the device."""
+    if not torch.stack([p.isfinite().all() for p in model.parameters()]).all():
+        raise UserError(
+            f"a weight was not finite after step {n}: training stopped, earlier checkpoints are kept; try a lower "
+            "optimizer.lr"
+        )
 
 
 def flat(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -215,6 +241,7 @@ def train(
             stopping = interrupt.received  # read once: a signal after this line waits for the next step's save
             if step.every(config.save_every) or step.last or stopping:
                 meter.check()  # a broken model is never saved
+                check_weights(model, step.n)
                 checkpoints.save(step.n, model, averages, optimizer, run.config)
             yield step
             if stopping and not step.last:

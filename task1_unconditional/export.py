@@ -1,0 +1,33 @@
+"""Make a small file of a run, for sampling only: `python -m task1_unconditional.export RUN FILE`.
+
+The averaged weights in bfloat16 and the config; no optimizer, no raw weights. This is how the committed model was made.
+"""
+
+import sys
+from pathlib import Path
+
+from shared.cli import Parser, command
+
+
+def run() -> int:
+    """Write the file."""
+    parser = Parser(prog="python -m task1_unconditional.export", description="A run as one small file.")
+    parser.add_argument("run", type=Path, help="a run's folder, or a checkpoint")
+    parser.add_argument("file", type=Path, help="the safetensors file to write")
+    asked = parser.parse_args()
+
+    import torch
+
+    from shared.training.checkpoint import prefixed, read_facts, write_checkpoint
+    from task1_unconditional.model import read_weights
+
+    state, path = read_weights(asked.run, "ema")
+    facts = read_facts(path)
+    tensors = prefixed("ema", {name: tensor.to(torch.bfloat16) for name, tensor in state.items()})
+    write_checkpoint(asked.file, tensors, {"step": facts["step"], "config": facts["config"]})
+    print(f"{asked.file}: {asked.file.stat().st_size / 2**20:.2f} MiB, step {facts['step']}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(command(run))
