@@ -85,7 +85,9 @@ def build_own(own: Own, base: type, **given: Any) -> Any:
         spec = {"class_path": path, "init_args": {**given, **own.get("init_args", {})}}
         return parser.instantiate(parser.parse_object({"own": spec})).own
     except Exception as error:  # whatever a person's own module may raise while it is imported and built
-        raise UserError(f"cannot build {own.get('class_path', 'a class without class_path')}: {' '.join(str(error).split())}") from None
+        raise UserError(
+            f"cannot build {own.get('class_path', 'a class without class_path')}: {' '.join(str(error).split())}"
+        ) from None
 
 
 def command(main: Callable[[], int | None]) -> int:

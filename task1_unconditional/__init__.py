@@ -1,7 +1,7 @@
 """Stage 1: unconditional diffusion, from noise to images and nothing else.
 
-    from task1_unconditional import load
-    images = load().sample(16, sampler="dpm_solver_pp", steps=20)
+from task1_unconditional import load
+images = load().sample(16, sampler="dpm_solver_pp", steps=20)
 """
 
 from typing import TYPE_CHECKING, Any

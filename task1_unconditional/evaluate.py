@@ -83,7 +83,11 @@ def run() -> int:
     seconds = time.perf_counter() - begun
     sampling = asdict(replace(model.config.sampling, **options))
     protocol = {"n": config.n, "seed": config.seed, "weights": config.weights, **sampling, "seconds": seconds}
-    figures = {"source": str(model.source), "protocol": protocol, "judge": judge_samples(samples.cpu()).to_dict()}
+    figures = {
+        "source": str(model.source),
+        "protocol": protocol,
+        "judge": judge_samples(samples.cpu()).to_dict(),
+    }
     print(table(figures), end="")
 
     folder = Path(config.out) if config.out else run_folder(model.source)

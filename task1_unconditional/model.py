@@ -111,7 +111,9 @@ def read_weights(source: Path, weights: str = "ema") -> tuple[dict[str, Tensor],
     path = Checkpoints(source / "checkpoints").latest() if source.is_dir() else source
     state = read_tensors(path, weights)
     if read_facts(path).get("averages", {}).get(weights) == 0:
-        raise UserError(f"{path}: averages.swa_start was not reached yet, so that its {weights} weights are none: choose others")
+        raise UserError(
+            f"{path}: averages.swa_start was not reached yet, so that its {weights} weights are none: choose others"
+        )
     if not state:
         raise UserError(f"{path} holds no {weights} weights: choose others with --weights")
     return {name: tensor.float() for name, tensor in state.items()}, path
@@ -139,4 +141,3 @@ def load(source: str | Path | None = None, *, weights: str = "ema", device: str 
     network = build_network(config, shape)
     load_into(network, state, path)
     return Model(network.eval().to(device), build_diffusion(config), config, shape, path)
-

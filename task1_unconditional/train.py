@@ -26,11 +26,18 @@ FRAMES = 200  # grids in a film, at most
 
 
 def fit(
-    network: "nn.Module", diffusion: "Diffusion", data: "Dataset", config: Config, record: "RunRecord", resume: Path | None
+    network: "nn.Module",
+    diffusion: "Diffusion",
+    data: "Dataset",
+    config: Config,
+    record: "RunRecord",
+    resume: Path | None,
 ) -> None:
-    """Train the network, with a grid of samples from the same noise at intervals, and a film of the grids at the end."""
-    from shared.training.loop import Part, train
+    """Train the network, and save samples of the same noise at intervals."""
+    from shared.training.loop import Part, device_for, train
     from task1_unconditional.model import Model
+
+    diffusion.schedule.to(device_for(config.train))  # beside the data, or each step would wait for a copy
 
     def loss(model, x, cond):
         return diffusion.loss(model, x, {}).mean()  # stage 1 tells the network nothing but the time
@@ -77,7 +84,9 @@ def parse(arguments: list[str] | None = None) -> tuple[Config, Path | None, Path
         saved = read_yaml(asked.resume / "config.yaml")
         former, _ = config_from(saved)  # says so in one line if this is no run of stage 1
         if (former.own_data or former.own_network) and not asked.trust:
-            raise UserError(f"{asked.resume} names code of its own, which going on runs: if you know it, add --trust true")
+            raise UserError(
+                f"{asked.resume} names code of its own, which going on runs: if you know it, add --trust true"
+            )
         saved.pop("shape")
         parser.set_defaults(saved)
         asked = parser.parse_args(arguments)

@@ -32,9 +32,7 @@ class TimeEmbedding(nn.Module):
         """`dim` (even) sinusoidal features to `out` learned ones, a share `dropout` dropped in training."""
         super().__init__()
         if dim % 2:
-            raise ValueError(
-                f"a sinusoidal embedding has a sine and a cosine a frequency: {dim} features are not even"
-            )
+            raise ValueError(f"a sinusoidal embedding has a sine and a cosine a frequency: {dim} features are not even")
         self.dim = dim
         self.mlp = nn.Sequential(nn.Linear(dim, out), nn.SiLU(), nn.Linear(out, out), nn.Dropout(dropout))
 

@@ -49,9 +49,7 @@ class ResidualBlock(nn.Module):
     def forward(self, x: Tensor, c: Context) -> Tensor:
         """(B, channels, H, W) to (B, out, H, W)."""
         h = self.conv1(F.silu(self.norm1(x)))  # (B, out, H, W)
-        scale, shift = self.modulation(F.silu(c.vector))[..., None, None].chunk(
-            2, dim=1
-        )  # each (B, out, 1, 1)
+        scale, shift = self.modulation(F.silu(c.vector))[..., None, None].chunk(2, dim=1)  # each (B, out, 1, 1)
         h = self.norm2(h) * (1 + scale) + shift
         h = self.conv2(self.dropout(F.silu(h)))
         return self.skip(x) + h

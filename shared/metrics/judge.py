@@ -71,9 +71,7 @@ def load_judge() -> Judge:
     """The committed judge, on the CPU, in eval mode, without gradients; one instance a process."""
     state = load_file(WEIGHTS)
     judge = Judge()
-    judge.load_state_dict(
-        {name: state[name] for name in judge.state_dict()}
-    )  # float16 -> float32 as it copies
+    judge.load_state_dict({name: state[name] for name in judge.state_dict()})  # float16 -> float32 as it copies
     judge.to(memory_format=torch.channels_last)  # a third faster on a CPU
     return judge.eval().requires_grad_(False)
 

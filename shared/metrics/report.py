@@ -38,9 +38,7 @@ class JudgeReport:
     confident: float  # share with a class probability ≥ 0.9; one digit repeated reaches 1: read on
     histogram: list[float]  # share of the samples given to each digit, 0 to 9
     distance: float  # Fréchet distance of the features to those of the 10,000 MNIST test images
-    floor: (
-        float | None
-    )  # the same for n real digits, mean of 20 draws; None where n exceeds the real digits at hand
+    floor: float | None  # the same for n real digits, mean of 20 draws; None where n exceeds the real digits at hand
     floor_deviation: float | None  # standard deviation of those draws
     ratio: float | None  # distance / floor
     notes: list[str]  # what limits these figures, if anything does
@@ -116,9 +114,7 @@ def check(images: Tensor) -> None:
     if low < -1.001 or high > 1.001:
         raise UserError(f"the judge takes images in [-1, 1], not in [{low:.4g}, {high:.4g}]")
     if low >= 0:
-        raise UserError(
-            f"images must be in [-1, 1]; these lie in [{low:.4g}, {high:.4g}]: map [0, 1] by 2 x - 1 first"
-        )
+        raise UserError(f"images must be in [-1, 1]; these lie in [{low:.4g}, {high:.4g}]: map [0, 1] by 2 x - 1 first")
 
 
 def real_digits() -> Tensor:

@@ -61,9 +61,7 @@ def fit(images: Tensor, labels: Tensor) -> Judge:
             x = augment(images[part]).contiguous(memory_format=torch.channels_last)
             with torch.autocast("cpu", torch.bfloat16):  # twice as fast, and no less accurate
                 logits = judge(x)
-            loss = F.cross_entropy(
-                logits.float(), labels[part]
-            )  # unsmoothed: confidence is to mean something
+            loss = F.cross_entropy(logits.float(), labels[part])  # unsmoothed: confidence is to mean something
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()

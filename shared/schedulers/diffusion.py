@@ -22,12 +22,8 @@ class Denoised(NamedTuple):
     eps: Tensor
 
 
-Denoiser = Callable[
-    [Tensor, Tensor], Denoised
-]  # (xt, t) -> Denoised; t is one time for the whole batch, or (B,)
-Network = Callable[
-    [Tensor, Tensor, dict[str, Tensor]], Tensor
-]  # (xt, t, cond) -> output of xt's shape; t is (B,)
+Denoiser = Callable[[Tensor, Tensor], Denoised]  # (xt, t) -> Denoised; t is one time for the whole batch, or (B,)
+Network = Callable[[Tensor, Tensor, dict[str, Tensor]], Tensor]  # (xt, t, cond) -> output of xt's shape; t is (B,)
 
 ELEMENT_LOSSES = {
     "l2": F.mse_loss,

@@ -136,12 +136,8 @@ class NoiseSchedule(nn.Module):
         """Signal and noise rate at times t in [0, T], any shape. At an integer exactly the table's entry."""
         row, part = self._bracket(t)
         angle = torch.lerp(self.angle[row], self.angle[row + 1], part)
-        alpha = torch.where(
-            part == 0, self.alpha[row], torch.where(part == 1, self.alpha[row + 1], angle.cos())
-        )
-        sigma = torch.where(
-            part == 0, self.sigma[row], torch.where(part == 1, self.sigma[row + 1], angle.sin())
-        )
+        alpha = torch.where(part == 0, self.alpha[row], torch.where(part == 1, self.alpha[row + 1], angle.cos()))
+        sigma = torch.where(part == 0, self.sigma[row], torch.where(part == 1, self.sigma[row + 1], angle.sin()))
         return Level(alpha, sigma)
 
     def slope(self, t: Tensor | float) -> Level:
@@ -161,9 +157,7 @@ class NoiseSchedule(nn.Module):
             ValueError: `steps` is not within 1 … T.
         """
         if not 1 <= steps <= self.T:
-            raise ValueError(
-                f"{steps} sampling steps, but the schedule has T = {self.T}: choose 1 to {self.T}"
-            )
+            raise ValueError(f"{steps} sampling steps, but the schedule has T = {self.T}: choose 1 to {self.T}")
         i = torch.arange(steps, dtype=torch.float64)
         times = SPACINGS[spacing](i, steps, self.T).flip(0)
         return torch.cat([times, times.new_zeros(1)])

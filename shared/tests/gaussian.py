@@ -35,9 +35,7 @@ class Gaussian:
         (mean_t, variance_t), (mean_s, variance_s) = self.marginal(t), self.marginal(s)
         return mean_s + (xt - mean_t) * torch.sqrt(variance_s / variance_t)
 
-    def bayes_step(
-        self, mean: Tensor, variance: Tensor, t: Tensor, s: Tensor, large: bool
-    ) -> tuple[Tensor, Tensor]:
+    def bayes_step(self, mean: Tensor, variance: Tensor, t: Tensor, s: Tensor, large: bool) -> tuple[Tensor, Tensor]:
         """Mean and variance of xs after one DDPM step, from those of xt.
 
         The mean of xs given xt and x0 by precision weighting (known: xs = alpha_s x0 + sigma_s eps, and xt =

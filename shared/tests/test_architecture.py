@@ -82,8 +82,6 @@ def test_only_entry_points_import_experiments():
             assert not any(name.startswith("shared.experiments") for name in imports(path)), path
 
 
-
-
 @pytest.mark.parametrize("path", [p for p in sources("shared") if p.read_text().strip()], ids=name_of)
 def test_a_shared_module_says_truly_who_uses_it(path):
     """Commands of `shared` itself (`python -m …`) are used by whoever uses what they make."""

@@ -30,9 +30,7 @@ def normal(*shape, seed=1):
 def without_gradient(module, out):
     """Names of the parameters that a random loss on `out` does not reach (or only by rounding)."""
     (out * normal(*out.shape, seed=2)).sum().backward()
-    sizes = {
-        name: 0.0 if p.grad is None else p.grad.abs().max().item() for name, p in module.named_parameters()
-    }
+    sizes = {name: 0.0 if p.grad is None else p.grad.abs().max().item() for name, p in module.named_parameters()}
     return [name for name, size in sizes.items() if size < 1e-9 * max(sizes.values())]
 
 

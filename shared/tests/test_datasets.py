@@ -81,9 +81,7 @@ def test_digits_are_mlxtends_images_split_by_class(parts, embedded):
     assert len(truth) == 5000  # no image twice, so the bytes name it
     found = {split: rows(part.images) for split, part in parts.items()}
     assert len(found["train"]) == 4500 and len(found["test"]) == 500
-    assert set(found["train"]) | set(found["test"]) == set(
-        truth
-    )  # with the counts: disjoint, and nothing missing
+    assert set(found["train"]) | set(found["test"]) == set(truth)  # with the counts: disjoint, and nothing missing
     for split, part in parts.items():
         assert part.labels.tolist() == [truth[image] for image in found[split]]
         assert part.labels.dtype == torch.long
@@ -288,9 +286,7 @@ def test_an_old_mnist_cache_that_is_a_pickle_is_never_executed(tmp_path):
 def test_a_user_error_is_one_line_even_around_a_line_break_and_out_of_a_worker():
     assert str(UserError("a file\n  named so")) == "a file named so"
     # what torch makes of an exception of a loader process
-    wrapped = (
-        "Caught UserError in DataLoader worker process 0.\nOriginal Traceback (most recent call last):\n"
-    )
+    wrapped = "Caught UserError in DataLoader worker process 0.\nOriginal Traceback (most recent call last):\n"
     wrapped += '  File "x.py", line 3\nshared.errors.UserError: a.png is broken: remove it\n'
     assert str(UserError(wrapped)) == "a.png is broken: remove it"
     assert str(pickle.loads(pickle.dumps(UserError("x")))) == "x"

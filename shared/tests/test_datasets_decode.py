@@ -193,9 +193,7 @@ def bomb(width: int, height: int) -> io.BytesIO:
     """A PNG that declares any size in a few bytes."""
     header = b"IHDR" + struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
     data = b"IDAT" + zlib.compress(bytes(100))
-    chunks = [
-        struct.pack(">I", len(c) - 4) + c + struct.pack(">I", zlib.crc32(c)) for c in (header, data, b"IEND")
-    ]
+    chunks = [struct.pack(">I", len(c) - 4) + c + struct.pack(">I", zlib.crc32(c)) for c in (header, data, b"IEND")]
     return io.BytesIO(b"\x89PNG\r\n\x1a\n" + b"".join(chunks))
 
 
@@ -210,7 +208,4 @@ def test_postscript_is_no_image_whatever_its_name():
     postscript = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\nshowpage\n%%EOF\n"
     with pytest.raises(ValueError, match="content is none of PNG"):  # Pillow would hand it to Ghostscript
         decode(io.BytesIO(postscript), COLOUR, None)
-    assert (
-        ".eps" not in extensions()
-        and {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif"} <= extensions()
-    )
+    assert ".eps" not in extensions() and {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif"} <= extensions()

@@ -28,9 +28,7 @@ def zipped(tree: Path, name: str = "images.zip", prefix: str = "") -> Path:
     path = tree.parent / name
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         for file in sorted(filter(Path.is_file, tree.rglob("*")), reverse=True):
-            member = zipfile.ZipInfo(
-                prefix + file.relative_to(tree).as_posix()
-            )  # which keeps even a leading slash
+            member = zipfile.ZipInfo(prefix + file.relative_to(tree).as_posix())  # which keeps even a leading slash
             archive.writestr(member, file.read_bytes())
     return path
 
@@ -319,9 +317,7 @@ def test_a_zip_through_loader_processes_and_an_error_out_of_one(tree, streaming)
     data = opened(zipped(tree))
     data[0]  # an open handle, which must not travel to the processes
     order = [0, 1, 2, 3, 4, 5, 6]  # dogs/z.png is 4, the broken one 5, loose.tiff 6
-    loader = DataLoader(
-        data, batch_size=1, sampler=order, num_workers=1, multiprocessing_context="spawn"
-    )
+    loader = DataLoader(data, batch_size=1, sampler=order, num_workers=1, multiprocessing_context="spawn")
     batches = iter(loader)
     for i in range(5):
         x, cond = next(batches)

@@ -14,9 +14,7 @@ SHAPE = (5, 2, 3, 4)
 
 
 def diffusion(predict="v", zero=False, **options):
-    return Diffusion.from_config(
-        NoiseConfig(zero_terminal_snr=zero), DiffusionConfig(predict=predict, **options)
-    )
+    return Diffusion.from_config(NoiseConfig(zero_terminal_snr=zero), DiffusionConfig(predict=predict, **options))
 
 
 @pytest.fixture
@@ -35,9 +33,7 @@ def answering(out):
 # --- the meaning of the output ------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    "predict, zero", [("eps", False), ("x0", False), ("v", False), ("x0", True), ("v", True)]
-)
+@pytest.mark.parametrize("predict, zero", [("eps", False), ("x0", False), ("v", False), ("x0", True), ("v", True)])
 def test_the_true_target_is_read_as_the_true_x0_and_eps(predict, zero, batch):
     d = diffusion(predict, zero)
     xt = d.add_noise(batch.x0, batch.eps, batch.t)
@@ -80,7 +76,8 @@ def test_each_sample_has_its_own_time(batch):
     torch.testing.assert_close(variance.double(), d.schedule.level(batch.t).sigma ** 2, rtol=0.05, atol=0)
 
 
-def test_the_denoiser_tells_the_network_one_time_a_sample_and_its_condition(batch):
+@pytest.mark.parametrize("predict", PREDICTIONS)
+def test_the_denoiser_tells_the_network_one_time_a_sample_and_its_condition(predict, batch):
     asked = []
 
     def model(x, t, cond):
@@ -88,7 +85,7 @@ def test_the_denoiser_tells_the_network_one_time_a_sample_and_its_condition(batc
         return x.bfloat16()
 
     cond = {"label": torch.arange(5)}
-    x0, eps = diffusion().denoiser(model, cond)(batch.x0, torch.tensor(7.0))
+    x0, eps = diffusion(predict).denoiser(model, cond)(batch.x0, torch.tensor(7.0))
     assert torch.equal(asked[0][0], torch.full((5,), 7.0)) and asked[0][1] is cond
     assert x0.dtype == eps.dtype == torch.float64  # xt's, whatever the network computes in
 
@@ -96,9 +93,7 @@ def test_the_denoiser_tells_the_network_one_time_a_sample_and_its_condition(batc
 # --- the loss -----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    "loss, reference", [("l2", F.mse_loss), ("l1", F.l1_loss), ("huber", F.smooth_l1_loss)]
-)
+@pytest.mark.parametrize("loss, reference", [("l2", F.mse_loss), ("l1", F.l1_loss), ("huber", F.smooth_l1_loss)])
 @pytest.mark.parametrize("predict", PREDICTIONS)
 def test_loss_is_torchs_on_the_target(predict, loss, reference, batch):
     """Sample by sample, on errors on both sides of Huber's 1."""
@@ -138,9 +133,7 @@ def test_min_snr_counts_the_same_error_on_x0_whatever_is_predicted(batch):
         out = {"x0": wrong, "eps": implied_eps, "v": v}[predict]
         losses = d.loss(answering(out), batch.x0, {}, t=batch.t, eps=batch.eps)
         snr = torch.minimum(alpha**2 / sigma**2, torch.tensor(5.0))
-        torch.testing.assert_close(
-            losses, snr * (wrong - batch.x0).square().flatten(1).mean(1), rtol=1e-6, atol=0
-        )
+        torch.testing.assert_close(losses, snr * (wrong - batch.x0).square().flatten(1).mean(1), rtol=1e-6, atol=0)
 
 
 def test_min_snr_cap_and_uniform_weight():
@@ -152,12 +145,7 @@ def test_min_snr_cap_and_uniform_weight():
 
 def test_min_snr_is_finite_without_signal():
     for predict in ("x0", "v"):
-        assert (
-            diffusion(predict, zero=True, weighting="min_snr")
-            .weight(torch.tensor([1, 1000]))
-            .isfinite()
-            .all()
-        )
+        assert diffusion(predict, zero=True, weighting="min_snr").weight(torch.tensor([1, 1000])).isfinite().all()
 
 
 @pytest.mark.parametrize("shape", [(5, 1, 3, 4), (5, 2, 3, 4), (5, 1, 1, 4)])
@@ -210,11 +198,12 @@ def test_each_draw_is_new_but_seeded():
     assert torch.equal(d.loss(model, x0, {}), first) and not torch.equal(first, second)
 
 
+@pytest.mark.parametrize("loss", ["l2", "l1", "huber"])
 @pytest.mark.parametrize("weighting", ["uniform", "min_snr"])
 @pytest.mark.parametrize("predict", PREDICTIONS)
-def test_float32_images_stay_float32(predict, weighting):
+def test_float32_images_stay_float32(predict, weighting, loss):
     """Also where the network, under autocast, answers in bfloat16."""
-    d = diffusion(predict, weighting=weighting)
+    d = diffusion(predict, weighting=weighting, loss=loss)
     x0, t = torch.rand(4, 1, 2, 2), torch.tensor([1, 5, 900, 1000])
     assert d.add_noise(x0, x0, t).dtype == d.target(x0, x0, t).dtype == torch.float32
     assert all(part.dtype == torch.float32 for part in d.interpret(x0, x0, t))

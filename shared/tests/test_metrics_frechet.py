@@ -9,9 +9,7 @@ from shared.metrics.frechet import frechet_distance, statistics
 
 def spd(size: int, seed: int, rank: int | None = None) -> torch.Tensor:
     """A random positive semi-definite matrix of the given rank (full by default)."""
-    rows = torch.randn(
-        rank or 2 * size, size, dtype=torch.float64, generator=torch.Generator().manual_seed(seed)
-    )
+    rows = torch.randn(rank or 2 * size, size, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
     return rows.T @ rows / len(rows)
 
 
@@ -20,9 +18,7 @@ def vector(size: int, seed: int) -> torch.Tensor:
 
 
 def test_one_dimension_is_the_difference_of_means_and_of_deviations():
-    mean_a, var_a, mean_b, var_b = (
-        torch.tensor(v, dtype=torch.float64) for v in ([1.0], [[4.0]], [-2.0], [[9.0]])
-    )
+    mean_a, var_a, mean_b, var_b = (torch.tensor(v, dtype=torch.float64) for v in ([1.0], [[4.0]], [-2.0], [[9.0]]))
     assert frechet_distance(mean_a, var_a, mean_b, var_b) == pytest.approx(3**2 + (2 - 3) ** 2, rel=1e-12)
 
 

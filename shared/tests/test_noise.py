@@ -77,9 +77,7 @@ def test_any_number_of_levels(name, T):
     assert table.T == T and table.alpha.shape == table.sigma.shape == (T + 1,)
     assert table.alpha.dtype == table.sigma.dtype == torch.float64
     assert (table.alpha[0], table.sigma[0]) == (1, 0)
-    torch.testing.assert_close(
-        table.alpha**2 + table.sigma**2, torch.ones(T + 1).double(), rtol=1e-14, atol=0
-    )
+    torch.testing.assert_close(table.alpha**2 + table.sigma**2, torch.ones(T + 1).double(), rtol=1e-14, atol=0)
 
 
 def test_tables_move_with_the_module_and_stay_out_of_checkpoints():
@@ -134,9 +132,7 @@ def test_level_keeps_the_shape_of_the_times():
 @pytest.mark.parametrize("zero", [False, True])
 @pytest.mark.parametrize("name", NAMES)
 def test_level_is_monotone_and_variance_preserving_between_integers(name, zero):
-    alpha, sigma = schedule(name, T=40, zero_terminal_snr=zero).level(
-        torch.arange(0, 40 * 8 + 1).double() / 8
-    )
+    alpha, sigma = schedule(name, T=40, zero_terminal_snr=zero).level(torch.arange(0, 40 * 8 + 1).double() / 8)
     assert (alpha.diff() < 0).all() and (sigma.diff() > 0).all()
     assert (alpha**2 + sigma**2 - 1).abs().max() < 1e-15
 

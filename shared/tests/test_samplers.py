@@ -265,16 +265,12 @@ def test_the_first_step_of_every_solver_is_ddims_and_one_step_is_all_the_same():
         torch.testing.assert_close(step.x, expected, rtol=1e-12, atol=1e-12)
     times = schedule.times(10)
     first = next(ddim(denoise, schedule, x, times)).x
-    torch.testing.assert_close(
-        next(dpm_solver_pp(denoise, schedule, x, times)).x, first, rtol=1e-12, atol=1e-12
-    )
+    torch.testing.assert_close(next(dpm_solver_pp(denoise, schedule, x, times)).x, first, rtol=1e-12, atol=1e-12)
 
 
 @pytest.mark.parametrize("spacing", get_args(Spacing))
 @pytest.mark.parametrize("sampler", SAMPLERS)
-@pytest.mark.parametrize(
-    "predict, zero", [("eps", False), ("x0", False), ("v", False), ("x0", True), ("v", True)]
-)
+@pytest.mark.parametrize("predict, zero", [("eps", False), ("x0", False), ("v", False), ("x0", True), ("v", True)])
 def test_every_sampler_ends_at_its_last_x0(predict, zero, sampler, spacing):
     """Finite on the way, for every prediction and spacing, from alpha = 0 too; no noise is left in it."""
     denoise, schedule = denoiser(predict, T=50, zero_terminal_snr=zero)
@@ -426,9 +422,7 @@ def test_a_config_runs_the_sampler_it_names_whatever_the_number_of_steps(steps):
     assert all((a - b).abs().max() > 1e-3 for i, a in enumerate(values) for b in values[:i])
 
 
-@pytest.mark.parametrize(
-    "options, word", [({"eta": 1.5}, "eta"), ({"eta": -0.1}, "eta"), ({"steps": 41}, "T = 40")]
-)
+@pytest.mark.parametrize("options, word", [({"eta": 1.5}, "eta"), ({"eta": -0.1}, "eta"), ({"steps": 41}, "T = 40")])
 def test_bad_sampling_options_are_refused_before_the_first_step(options, word):
     denoise, schedule = denoiser(T=40)
     with pytest.raises(ValueError, match=word):

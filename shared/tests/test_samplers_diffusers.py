@@ -180,9 +180,7 @@ def run_ddpm(scheduler, network, x, steps, noise, monkeypatch):
 
 def allowed(cases):
     """Each case with each prediction; at zero terminal SNR eps is refused."""
-    return [
-        (*case, predict) for case in cases for predict in PREDICTIONS if not (case[2] and predict == "eps")
-    ]
+    return [(*case, predict) for case in cases for predict in PREDICTIONS if not (case[2] and predict == "eps")]
 
 
 DDPM_CASES = [  # schedule, T, zero terminal SNR, steps, spacing
@@ -238,9 +236,7 @@ def test_ddpm_trailing(network, start, monkeypatch):
     source = iter(noise)
     config = NoiseConfig(name="cosine")
     ours = run_ours(ddpm, network, config, "v", start, 20, "trailing", noise=lambda x: next(source))
-    scheduler = theirs(
-        scheduling_ddpm.DDPMScheduler, config, "v", clip_sample=False, timestep_spacing="trailing"
-    )
+    scheduler = theirs(scheduling_ddpm.DDPMScheduler, config, "v", clip_sample=False, timestep_spacing="trailing")
     assert_same([step.x for step in ours], run_ddpm(scheduler, network, start, 20, noise, monkeypatch)[0])
 
 
@@ -264,9 +260,7 @@ def test_ddim(name, T, zero, steps, spacing, predict, eta, clamp, network, start
     config = NoiseConfig(name=name, T=T, zero_terminal_snr=zero)
     noise = noises(steps)
     source = iter(noise)
-    ours = run_ours(
-        ddim, network, config, predict, start, steps, spacing, clamp, eta=eta, noise=lambda x: next(source)
-    )
+    ours = run_ours(ddim, network, config, predict, start, steps, spacing, clamp, eta=eta, noise=lambda x: next(source))
     scheduler = theirs(
         scheduling_ddim.DDIMScheduler,
         config,
@@ -279,9 +273,7 @@ def test_ddim(name, T, zero, steps, spacing, predict, eta, clamp, network, start
     scheduler.set_timesteps(steps)
     x, xs, x0s = start, [], []
     for t, z in zip(scheduler.timesteps, noise, strict=True):
-        step = scheduler.step(
-            network(x, t + 1), t, x, eta=eta, use_clipped_model_output=clamp, variance_noise=z
-        )
+        step = scheduler.step(network(x, t + 1), t, x, eta=eta, use_clipped_model_output=clamp, variance_noise=z)
         x = step.prev_sample
         xs.append(x)
         x0s.append(step.pred_original_sample)
@@ -329,9 +321,7 @@ def test_heun(name, steps, spacing, predict, network, start):
     config = NoiseConfig(name=name)
     ours = run_ours(heun, network, config, predict, start, steps, spacing)
     alphas = [NoiseSchedule.from_config(config).level(step.t)[0] for step in ours]
-    scheduler = theirs(
-        scheduling_heun_discrete.HeunDiscreteScheduler, config, predict, timestep_spacing=spacing
-    )
+    scheduler = theirs(scheduling_heun_discrete.HeunDiscreteScheduler, config, predict, timestep_spacing=spacing)
     scheduler.set_timesteps(steps)
     y = start * (1 + scheduler.sigmas[0] ** 2) ** 0.5
     ys = []
@@ -354,9 +344,7 @@ def test_euler_ancestral(name, steps, spacing, predict, network, start, monkeypa
     config = NoiseConfig(name=name)
     noise = noises(steps)
     source = iter(noise)
-    ours = run_ours(
-        euler_ancestral, network, config, predict, start, steps, spacing, noise=lambda x: next(source)
-    )
+    ours = run_ours(euler_ancestral, network, config, predict, start, steps, spacing, noise=lambda x: next(source))
     alphas = [NoiseSchedule.from_config(config).level(step.t)[0] for step in ours]
     scheduler = theirs(
         scheduling_euler_ancestral_discrete.EulerAncestralDiscreteScheduler,
@@ -369,9 +357,7 @@ def test_euler_ancestral(name, steps, spacing, predict, network, start, monkeypa
     ys = []
     for n, t in enumerate(scheduler.timesteps):
         x = scheduler.scale_model_input(y, t)
-        monkeypatch.setattr(
-            scheduling_euler_ancestral_discrete, "randn_tensor", lambda *args, n=n, **options: noise[n]
-        )
+        monkeypatch.setattr(scheduling_euler_ancestral_discrete, "randn_tensor", lambda *args, n=n, **options: noise[n])
         y = scheduler.step(network(x, t + 1), t, y).prev_sample
         ys.append(y)
     assert_same([step.x for step in ours], [alpha * y for alpha, y in zip(alphas, ys, strict=True)])

@@ -111,9 +111,7 @@ def test_gradient_reaches_every_parameter(options):
     x, t, cond = inputs()
     out = model(x, t, cond)
     (out * torch.sin(torch.arange(out.numel()).double()).view_as(out)).sum().backward()
-    sizes = {
-        name: 0.0 if p.grad is None else p.grad.abs().max().item() for name, p in model.named_parameters()
-    }
+    sizes = {name: 0.0 if p.grad is None else p.grad.abs().max().item() for name, p in model.named_parameters()}
     assert not [name for name, size in sizes.items() if size < 1e-9 * max(sizes.values())]
 
 

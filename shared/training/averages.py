@@ -44,11 +44,15 @@ class Averages:
     def update(self, model: nn.Module, n: int) -> None:
         """Take in the weights after n optimizer steps."""
         self.models["ema"].update_parameters(model)
-        if "swa" in self.models and n >= self.config.swa_start and (n - self.config.swa_start) % self.config.swa_every == 0:
+        if (
+            "swa" in self.models
+            and n >= self.config.swa_start
+            and (n - self.config.swa_start) % self.config.swa_every == 0
+        ):
             self.models["swa"].update_parameters(model)
 
     def to(self, device: torch.device) -> "Averages":
-        """Move the weights. The counts stay on the CPU: their value is asked for at each update, which would stall a GPU."""
+        """Move the weights. The counts stay on the CPU: each update reads them, which would stall a GPU."""
         for average in self.models.values():
             average.module.to(device)
         return self

@@ -56,14 +56,18 @@ def read_facts(path: Path) -> dict[str, Any]:
     except FileNotFoundError:
         raise UserError(f"there is no file {path}") from None
     except (SafetensorError, KeyError, ValueError, TypeError, OSError):
-        raise UserError(f"{path} is not a checkpoint of this project, or is damaged; give one written by a train command") from None
+        raise UserError(
+            f"{path} is not a checkpoint of this project, or is damaged; give one written by a train command"
+        ) from None
 
 
 def read_tensors(path: Path, prefix: str) -> dict[str, Tensor]:
     """The tensors of a checkpoint whose names begin with `prefix.`, without that prefix; nothing else is read."""
     read_facts(path)
     with safe_open(path, framework="pt") as file:
-        return {key.removeprefix(f"{prefix}."): file.get_tensor(key) for key in file.keys() if key.startswith(f"{prefix}.")}
+        return {
+            key.removeprefix(f"{prefix}."): file.get_tensor(key) for key in file.keys() if key.startswith(f"{prefix}.")
+        }
 
 
 def load_into(model: nn.Module, state: dict[str, Tensor], path: Path) -> None:
@@ -103,7 +107,12 @@ class Checkpoints:
         return self.all()[-1]
 
     def save(
-        self, n: int, model: nn.Module, averages: Averages, optimizer: torch.optim.Optimizer, config: dict[str, Any]
+        self,
+        n: int,
+        model: nn.Module,
+        averages: Averages,
+        optimizer: torch.optim.Optimizer,
+        config: dict[str, Any],
     ) -> Path:
         """Save everything that step n + 1 depends on; then delete what is older than the newest `keep`.
 

@@ -94,4 +94,11 @@ class TrainConfig:
 
 
 # A resumed run must do what the interrupted one would have done. These fields do not enter into that.
-MAY_CHANGE = ("train.steps", "train.workers", "train.log_every", "train.sample_every", "train.save_every", "train.keep")
+MAY_CHANGE = (
+    "train.steps",
+    "train.workers",
+    "train.log_every",
+    "train.sample_every",
+    "train.save_every",
+    "train.keep",
+)

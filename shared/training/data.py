@@ -63,7 +63,9 @@ class Seeded(Dataset):
         return self.dataset[index]
 
 
-def micro_batches(config: TrainConfig, size: int, first_step: int, rank: int, world: int) -> Iterator[list[tuple[int, int]]]:
+def micro_batches(
+    config: TrainConfig, size: int, first_step: int, rank: int, world: int
+) -> Iterator[list[tuple[int, int]]]:
     """Endlessly, the (index, seed) pairs of this process's micro-batches, from optimizer step `first_step` on."""
     order, step = Order(size, config.seed), first_step
     while True:
@@ -86,7 +88,9 @@ def apart(worker: int) -> None:
     os.setpgrp()
 
 
-def streamed(dataset: Dataset, keys: Iterator[list[tuple[int, int]]], device: torch.device, workers: int) -> Iterator[Batch]:
+def streamed(
+    dataset: Dataset, keys: Iterator[list[tuple[int, int]]], device: torch.device, workers: int
+) -> Iterator[Batch]:
     """Batches loaded by worker processes ahead of their use."""
     loader = DataLoader(
         Seeded(dataset),
@@ -101,7 +105,12 @@ def streamed(dataset: Dataset, keys: Iterator[list[tuple[int, int]]], device: to
 
 
 def batches(
-    dataset: Dataset, config: TrainConfig, first_step: int, device: torch.device, rank: int = 0, world: int = 1
+    dataset: Dataset,
+    config: TrainConfig,
+    first_step: int,
+    device: torch.device,
+    rank: int = 0,
+    world: int = 1,
 ) -> Iterator[Batch]:
     """Endlessly, this process's micro-batches `(x, cond)` on the device, from optimizer step `first_step` on.
 
@@ -123,8 +132,15 @@ def check_data(dataset: Dataset) -> None:
         raise UserError("the data set is empty: there is nothing to train on")
     samples = [dataset[i] for i in range(0, len(dataset), max(1, len(dataset) // 16))]
     for sample in samples:
-        if not (isinstance(sample, tuple) and len(sample) == 2 and isinstance(sample[0], Tensor) and isinstance(sample[1], dict)):
-            raise UserError(f"the data set gives {type(sample).__name__}: pairs (image tensor, dict of tensors) are needed")
+        if not (
+            isinstance(sample, tuple)
+            and len(sample) == 2
+            and isinstance(sample[0], Tensor)
+            and isinstance(sample[1], dict)
+        ):
+            raise UserError(
+                f"the data set gives {type(sample).__name__}: pairs (image tensor, dict of tensors) are needed"
+            )
     check_range([x for x, _ in samples])
 
 
@@ -132,7 +148,9 @@ def check_range(samples: list[Tensor]) -> None:
     """Raise UserError unless these are float images that use [-1, 1]: not 0 … 255, and not [0, 1] either."""
     for x in samples:
         if not torch.is_floating_point(x) or x.ndim != 3:
-            raise UserError(f"the data set gives {x.dtype} of shape {tuple(x.shape)}: float images (C, H, W) are needed")
+            raise UserError(
+                f"the data set gives {x.dtype} of shape {tuple(x.shape)}: float images (C, H, W) are needed"
+            )
         if x.shape != samples[0].shape:
             raise UserError(f"the data set mixes sizes: {tuple(samples[0].shape)} and {tuple(x.shape)}")
     low, high = (bound.item() for bound in torch.stack(samples).aminmax())

@@ -16,6 +16,7 @@ from typing import Any, Protocol
 
 import torch
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
@@ -95,6 +96,13 @@ class Meter:
         finite = torch.isfinite(loss) & torch.isfinite(norm)
         self.broken = torch.where(finite | (self.broken >= 0), self.broken, n)
 
+    @contextlib.contextmanager
+    def paused(self) -> Iterator[None]:
+        """Leave out the time spent inside: what the caller does between two steps is not training."""
+        left = time.perf_counter()
+        yield
+        self.began += time.perf_counter() - left
+
     def check(self) -> None:
         """Raise UserError if a loss or gradient was not finite. Waits for the device."""
         if (n := int(self.broken)) >= 0:
@@ -128,6 +136,7 @@ def accelerator_for(config: TrainConfig) -> Accelerator:
     """
     device = device_for(config)
     precision = {"fp32": "no", "bf16": "bf16"}[resolve(config.precision, device)]
+    AcceleratorState._reset_state()  # it holds one number format a process: a second training may have another
     accelerator = Accelerator(cpu=device.type == "cpu", mixed_precision=precision)
     if config.accumulate % accelerator.num_processes:
         raise UserError(
@@ -142,7 +151,9 @@ def check(data: Dataset, config: TrainConfig) -> None:
     accelerator_for(config)
     compiler = os.environ.get("CXX", "clang++" if sys.platform == "darwin" else "g++")
     if config.compile and shutil.which(compiler) is None:
-        raise UserError(f"train.compile needs a C++ compiler, and there is no {compiler}: install it, or set CXX to another")
+        raise UserError(
+            f"train.compile needs a C++ compiler, and there is no {compiler}: install it, or set CXX to another"
+        )
     check_data(data)
 
 
@@ -237,12 +248,16 @@ def train(
                 mean, speed = meter.read()
                 images = speed * config.batch * config.accumulate
                 progress.report(step.n, mean, images)
-                run.log(step.n, {"loss": mean, "gradient_norm": norm.item(), "lr": rate, "images_per_second": images})
+                run.log(
+                    step.n,
+                    {"loss": mean, "gradient_norm": norm.item(), "lr": rate, "images_per_second": images},
+                )
             stopping = interrupt.received  # read once: a signal after this line waits for the next step's save
             if step.every(config.save_every) or step.last or stopping:
                 meter.check()  # a broken model is never saved
                 check_weights(model, step.n)
                 checkpoints.save(step.n, model, averages, optimizer, run.config)
-            yield step
+            with meter.paused():
+                yield step
             if stopping and not step.last:
                 raise Interrupted(stopping, step.n)

@@ -57,7 +57,9 @@ def test_the_toy_learns_what_the_exact_denoiser_knows():
     x0, eps, t = data.sample(2000).float(), torch.randn(2000, 2), torch.rand(2000, 1) * 0.9 + 0.05
     alpha, sigma = toy.level(t)
     xt = alpha * x0 + sigma * eps
-    exact = torch.stack([(x - a * data.denoise(x[None], a, s)[0]) / s for x, a, s in zip(xt, alpha, sigma, strict=True)])
+    exact = torch.stack(
+        [(x - a * data.denoise(x[None], a, s)[0]) / s for x, a, s in zip(xt, alpha, sigma, strict=True)]
+    )
     with torch.no_grad():
         error = (network(xt, t) - exact).square().mean()
     assert error < 0.15 * exact.square().mean()
