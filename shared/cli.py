@@ -24,6 +24,10 @@ Own = dict[str, Any]
 class Parser(ArgumentParser):
     """Errors on one line with exit status 2; hyphens and underscores alike in option names."""
 
+    def __init__(self, *arguments: Any, **options: Any):
+        """As jsonargparse's, but a name is given in full: half of one may be a typing mistake."""
+        super().__init__(*arguments, **{"allow_abbrev": False, **options})
+
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Print what is wrong on one line and leave."""
         lines = [line.strip(" -") for line in str(message).splitlines()]
@@ -58,6 +62,15 @@ def read_yaml(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise UserError(f"{path} does not hold names and values")
     return content
+
+
+def flat(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """A nested config as one level of dotted names."""
+    fields = {}
+    for key, value in config.items():
+        name = f"{prefix}{key}"
+        fields |= flat(value, f"{name}.") if isinstance(value, dict) and value else {name: value}
+    return fields
 
 
 def build_own(own: Own, base: type, **given: Any) -> Any:

@@ -16,6 +16,7 @@ from shared.precision import computing_in, resolve
 from shared.schedulers.diffusion import Diffusion
 from shared.schedulers.samplers import Step, sampler_steps
 from shared.training.checkpoint import Checkpoints, load_into, read_facts, read_tensors
+from shared.training.data import derive
 from task1_unconditional.config import Config, config_from
 
 COMMITTED = Path(__file__).parent / "results" / "digits.safetensors"
@@ -97,9 +98,15 @@ class Model:
         """Sample n images, (n, C, H, W) in [-1, 1], at most `batch` at a time. Options as for `steps`."""
         parts = []
         for i, first in enumerate(range(0, n, batch)):
-            *_, last = self.steps(min(batch, n - first), seed + i * 2**32, **options)
+            # not seed + i · 2³²: of a seed, torch's generator on the CPU takes 32 bits, and all batches would be the first
+            *_, last = self.steps(min(batch, n - first), derive(seed, "samples", i) if i else seed, **options)
             parts.append(last.x.clamp(-1, 1))
         return torch.cat(parts)
+
+
+def newest(source: Path) -> Path:
+    """The newest checkpoint of a run's folder; a file is itself. Raises UserError where there is none."""
+    return Checkpoints(source / "checkpoints").latest() if source.is_dir() else source
 
 
 def read_weights(source: Path, weights: str = "ema") -> tuple[dict[str, Tensor], Path]:
@@ -108,7 +115,7 @@ def read_weights(source: Path, weights: str = "ema") -> tuple[dict[str, Tensor],
     Raises:
         UserError: there is no checkpoint, or it lacks these weights.
     """
-    path = Checkpoints(source / "checkpoints").latest() if source.is_dir() else source
+    path = newest(source)
     state = read_tensors(path, weights)
     if read_facts(path).get("averages", {}).get(weights) == 0:
         raise UserError(

@@ -8,13 +8,14 @@ import contextlib
 import sys
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from shared.cli import Parser, command, read_yaml
+from shared.cli import Parser, command, flat, read_yaml
 from shared.errors import UserError
 from task1_unconditional.config import Config, config_from
 
 if TYPE_CHECKING:  # imported where they are used: torch takes seconds, and --help should not
+    from jsonargparse import Namespace
     from torch import nn
     from torch.utils.data import Dataset
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:  # imported where they are used: torch takes seconds, and --he
     from shared.schedulers.diffusion import Diffusion
 
 PICTURES = 64  # samples in a grid
+DEMO = Path(__file__).parent / "configs" / "demo.yaml"
 FRAMES = 200  # grids in a film, at most
 
 
@@ -72,27 +74,44 @@ def save_film(record: "RunRecord") -> Path | None:
 def parse(arguments: list[str] | None = None) -> tuple[Config, Path | None, Path | None]:
     """The config, the run to resume, and the run or file whose weights to start from."""
     parser = Parser(prog="task1-train", description="Train an unconditional diffusion model on images.")
-    parser.add_argument("--config", action="config", help="YAML file; options after it override it")
+    parser.add_argument(
+        "--config", action="config", help="YAML file; options after it override it (default: the demo's)"
+    )
     parser.add_argument("--resume", type=Path | None, help="folder of a run to go on with")
     parser.add_argument("--init_from", type=Path | None, help="run or checkpoint whose weights a new run starts from")
     parser.add_argument("--trust", type=bool, default=False, help="run the code of one's own that a resumed run names")
     parser.add_class_arguments(Config)
     asked = parser.parse_args(arguments)
-    if asked.resume is not None:
-        if asked.init_from is not None:
-            parser.error("--resume goes on with a run, --init-from starts a new one: give only one of them")
-        saved = read_yaml(asked.resume / "config.yaml")
-        former, _ = config_from(saved)  # says so in one line if this is no run of stage 1
-        if (former.own_data or former.own_network) and not asked.trust:
-            raise UserError(
-                f"{asked.resume} names code of its own, which going on runs: if you know it, add --trust true"
-            )
-        saved.pop("shape")
-        parser.set_defaults(saved)
+    if asked.resume and (asked.init_from or asked.config):
+        parser.error("--resume goes on with a run as it was configured: leave out --config and --init-from")
+    if not asked.config:
+        parser.set_defaults(former(asked))
         asked = parser.parse_args(arguments)
     built = parser.instantiate(asked)
     config = Config(**{name: getattr(built, name) for name in asdict(Config())})
     return config, asked.resume, asked.init_from
+
+
+def former(asked: "Namespace") -> dict[str, Any]:
+    """What holds for the options that are not given, where there is no --config: that of the run which is gone on
+    with or started from, else the demo's. As dotted names.
+
+    Raises:
+        UserError: that run is none of stage 1, or its config names code of one's own and is not trusted.
+    """
+    if asked.resume:
+        saved = read_yaml(asked.resume / "config.yaml")
+    elif asked.init_from:
+        from task1_unconditional.model import newest, read_facts
+
+        saved = read_facts(newest(asked.init_from)).get("config", {}) | {"run": {}}  # a new run has a name of its own
+    else:
+        return flat(read_yaml(DEMO))
+    config, _ = config_from(saved)  # says so in one line if this is no run of stage 1
+    if (config.own_data or config.own_network) and not asked.trust:
+        source = asked.resume or asked.init_from
+        raise UserError(f"{source} names code of its own, which would be run: if you know it, add --trust true")
+    return {name: value for name, value in saved.items() if name not in ("shape", "run" if asked.init_from else "")}
 
 
 def prepare(config: Config, resume: Path | None, init_from: Path | None):

@@ -10,11 +10,11 @@ from jsonargparse.typing import (
     ClosedUnitInterval,
     NonNegativeFloat,
     NonNegativeInt,
-    PositiveFloat,
     PositiveInt,
     restricted_number_type,
 )
 
+Rate = restricted_number_type("Rate", float, [(">", 0), ("<", 1e38)])  # float32 holds no more
 Decay = restricted_number_type("Decay", float, [(">=", 0), ("<", 1)])
 Seed = restricted_number_type("Seed", int, [(">=", 0), ("<", 2**32)])
 
@@ -25,7 +25,7 @@ class OptimizerConfig:
 
     name: Literal["adamw", "adam", "sgd"] = "adamw"
     """which optimizer"""
-    lr: PositiveFloat = 1e-3
+    lr: Rate = 1e-3
     """learning rate: the schedule's largest"""
     betas: tuple[Decay, Decay] = (0.9, 0.99)
     """decay of the running means of gradient and squared gradient (adam, adamw)"""

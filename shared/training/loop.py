@@ -20,6 +20,7 @@ from accelerate.state import AcceleratorState
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
+from shared.cli import flat
 from shared.errors import UserError
 from shared.precision import resolve
 from shared.training.averages import Averages
@@ -164,15 +165,6 @@ def check_weights(model: nn.Module, n: int) -> None:
             f"a weight was not finite after step {n}: training stopped, earlier checkpoints are kept; try a lower "
             "optimizer.lr"
         )
-
-
-def flat(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """A nested config as one level of dotted names."""
-    fields = {}
-    for key, value in config.items():
-        name = f"{prefix}{key}"
-        fields |= flat(value, f"{name}.") if isinstance(value, dict) and value else {name: value}
-    return fields
 
 
 def check_same(saved: dict[str, Any], now: dict[str, Any]) -> None:

@@ -1,0 +1,105 @@
+"""The commands, called as a person would, but in this process: torch is imported once."""
+
+import contextlib
+import io
+import json
+import sys
+from pathlib import Path
+from typing import Any, NamedTuple
+from unittest import mock
+
+from task1_unconditional import evaluate, sample, train
+
+NETWORK = "--network.width 8 --network.patch 2 --network.multipliers [1] --network.attention [none]".split()
+PLAIN = "--optimizer.schedule constant --optimizer.warmup 0 --diffusion.predict v --train.precision fp32".split()
+TINY = [
+    *NETWORK,
+    *PLAIN,
+    *"--network.middle-attention none --train.batch 4 --train.device cpu --train.sample-every 0".split(),
+    *"--sampling.sampler ddim --sampling.eta 0 --sampling.precision fp32 --sampling.steps 2".split(),
+]  # the smallest training; every option in which the demo, which holds where nothing is said, is not plain
+
+
+class Ended(NamedTuple):
+    """How a command ended."""
+
+    status: int
+    out: str
+    err: str
+
+    def says(self, status: int, *parts: str) -> bool:
+        """Whether it ended in one line of error that has these parts; the assertion shows what it is instead."""
+        assert (self.status, self.err.count("\n"), [p for p in parts if p not in self.err]) == (status, 1, []), self.err
+        return True
+
+
+def call(main, *arguments: object) -> Ended:
+    """Run a command's `main` to its end; an exception other than the exit is a traceback, and fails the test."""
+    out, err = io.StringIO(), io.StringIO()
+    argv = ["task1-" + main.__module__.rpartition(".")[2], *map(str, arguments)]
+    status = 0
+    with mock.patch.object(sys, "argv", argv), contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        try:
+            main()
+        except SystemExit as end:
+            status = end.code
+    return Ended(status, out.getvalue(), err.getvalue())
+
+
+def do_train(*arguments: object) -> Ended:
+    """task1-train."""
+    return call(train.main, *arguments)
+
+
+def do_sample(*arguments: object) -> Ended:
+    """task1-sample, on the CPU."""
+    return call(sample.main, "--device", "cpu", *arguments)
+
+
+def do_evaluate(*arguments: object) -> Ended:
+    """task1-evaluate, on the CPU."""
+    return call(evaluate.main, "--device", "cpu", *arguments)
+
+
+def record(run: Path) -> dict[str, Any]:
+    """What a run's record.json says."""
+    return json.loads((run / "record.json").read_text())
+
+
+def figures(run: Path) -> list[dict[str, float]]:
+    """What a run's metrics.jsonl says."""
+    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+
+
+OWN = '''
+import torch
+from torch import nn
+from torch.utils.data import Dataset
+
+
+class Shades(Dataset):
+    """Grey squares of random shades, a little different each time one is looked at."""
+
+    def __init__(self, size: int, low: float = -1.0, broken: int = -1):
+        self.size, self.low, self.broken = size, low, broken
+
+    def __len__(self):
+        return 200
+
+    def __getitem__(self, i):
+        shade = self.low + (1 - self.low) * torch.rand(()) * (0.5 + i / 400)
+        x = shade.clamp(max=1) + torch.zeros(1, self.size, self.size)
+        return (x * float("nan") if i == self.broken else x), {"index": torch.tensor(i)}
+
+
+class Scale(nn.Module):
+    """Two numbers."""
+
+    def __init__(self, channels: int, start: float = 1.0):
+        super().__init__()
+        self.scale = nn.Parameter(torch.full((channels, 1, 1), start))
+        self.shift = nn.Parameter(torch.zeros(channels, 1, 1))
+
+    def forward(self, x, t, cond):
+        return self.scale * x + self.shift * t[:, None, None, None] / 1000
+'''
