@@ -30,7 +30,7 @@ class Parser(ArgumentParser):
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Print what is wrong on one line and leave."""
-        lines = [line.strip(" -") for line in str(message).splitlines()]
+        lines = [line.strip().removeprefix("- ") for line in str(message).splitlines()]
         print(f"{self.prog}: error: {' '.join(filter(None, lines))} (see {self.prog} --help)", file=sys.stderr)
         sys.exit(2)
 

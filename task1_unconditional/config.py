@@ -44,6 +44,9 @@ def config_from(saved: dict[str, Any]) -> tuple[Config, tuple[int, int, int]]:
     try:
         fields = {key: value for key, value in saved.items() if key != "shape"}
         channels, height, width = map(int, saved["shape"])
+        for name in fields.keys() - {"own_data", "own_network"}:  # of these alone, which are not imported here
+            if not isinstance(fields[name], dict) or "class_path" in fields[name]:
+                raise ValueError(f"{name} must hold names and values, and no class_path")
         parsed = parser.instantiate(parser.parse_object(fields))
     except Exception as error:  # jsonargparse lets through what the types' own parsing raises
         raise UserError(f"this is not a config of stage 1: {' '.join(str(error).split())}") from None

@@ -85,7 +85,7 @@ def run() -> int:
     total = options.get("steps", model.config.sampling.steps)
     frames = []
     for step in tqdm(model.steps(config.n, config.seed, **options), total=total, unit="step", disable=None):
-        if config.gif and (step.n % max(1, total // 40) == 0 or step.n == total - 1):
+        if config.gif and (step.n % max(1, total // 20) == 0 or step.n == total - 1):
             frames.append(pictures.grid(step.x, upscale=config.upscale))
     images, out = step.x.clamp(-1, 1), Path(config.out)
     print(f"{config.n} images from {model.source}")

@@ -104,14 +104,15 @@ def former(asked: "Namespace") -> dict[str, Any]:
     elif asked.init_from:
         from task1_unconditional.model import newest, read_facts
 
-        saved = read_facts(newest(asked.init_from)).get("config", {}) | {"run": {}}  # a new run has a name of its own
+        saved = read_facts(newest(asked.init_from)).get("config", {})
     else:
         return flat(read_yaml(DEMO))
     config, _ = config_from(saved)  # says so in one line if this is no run of stage 1
     if (config.own_data or config.own_network) and not asked.trust:
         source = asked.resume or asked.init_from
         raise UserError(f"{source} names code of its own, which would be run: if you know it, add --trust true")
-    return {name: value for name, value in saved.items() if name not in ("shape", "run" if asked.init_from else "")}
+    left_out = ("shape",) if asked.resume else ("shape", "run")  # a new run has a name of its own
+    return {name: value for name, value in saved.items() if name not in left_out}
 
 
 def prepare(config: Config, resume: Path | None, init_from: Path | None):

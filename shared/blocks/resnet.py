@@ -5,6 +5,7 @@ The residual block, told the time by scaling and shifting its features.
 
 from typing import NamedTuple
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -50,6 +51,6 @@ class ResidualBlock(nn.Module):
         """(B, channels, H, W) to (B, out, H, W)."""
         h = self.conv1(F.silu(self.norm1(x)))  # (B, out, H, W)
         scale, shift = self.modulation(F.silu(c.vector))[..., None, None].chunk(2, dim=1)  # each (B, out, 1, 1)
-        h = self.norm2(h) * (1 + scale) + shift
+        h = torch.addcmul(shift, self.norm2(h), 1 + scale)  # shift + norm · (1 + scale), in one pass over memory
         h = self.conv2(self.dropout(F.silu(h)))
         return self.skip(x) + h

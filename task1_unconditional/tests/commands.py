@@ -15,8 +15,8 @@ PLAIN = "--optimizer.schedule constant --optimizer.warmup 0 --diffusion.predict 
 TINY = [
     *NETWORK,
     *PLAIN,
-    *"--network.middle-attention none --train.batch 4 --train.device cpu --train.sample-every 0".split(),
-    *"--sampling.sampler ddim --sampling.eta 0 --sampling.precision fp32 --sampling.steps 2".split(),
+    *"--network.middle-attention none --train.steps 1 --train.batch 4 --train.device cpu".split(),
+    *"--train.sample-every 0 --sampling.sampler ddim --sampling.eta 0 --sampling.precision fp32 --sampling.steps 2".split(),
 ]  # the smallest training; every option in which the demo, which holds where nothing is said, is not plain
 
 

@@ -136,8 +136,8 @@ def text_named_as_image(folder: Path) -> str:
 
 
 def one_broken_image(folder: Path) -> str:
-    Image.new("L", (8, 8)).save(folder / "a.png")
-    (folder / "b.png").write_bytes((folder / "a.png").read_bytes()[:50])
+    Image.effect_noise((32, 32), 50).save(folder / "a.png")
+    (folder / "b.png").write_bytes((folder / "a.png").read_bytes()[:300])
     return "b.png cannot be read as an image"
 
 
@@ -189,7 +189,6 @@ def test_own_data_that_breaks_down_later(own, here):
     rest = ["--train.steps", 60, "--train.save-every", 1, "--train.workers", 0, "--run.name", "own", "--train.log-every", 7]
     ended = do_train(*TINY, "--own-data", spec, *rest)
     assert ended.status == 1 and "task1-train: error: the loss or its gradient was not finite at step" in ended.err
-    assert ended.err.count("\n") == ended.err.count("step ") + ended.err.count("run runs") - ended.err.count("at step ") + 0
     run = Path("runs/task1/own")
     assert record(run)["state"].startswith("failed: the loss or its gradient was not finite at step")
     for path in (run / "checkpoints").iterdir():
@@ -256,7 +255,7 @@ def test_a_folder_that_cannot_be_written(command, trained, here):
     """A file is where the folder should be: that stops root too."""
     Path("out").write_text("a file")
     ended = {
-        "train": lambda: do_train(*TINY, "--train.steps", 1, "--run.folder", "out"),
+        "train": lambda: do_train(*TINY, "--run.folder", "out"),
         "sample": lambda: do_sample("--run", trained, "--n", 1, "--out", "out"),
         "evaluate": lambda: do_evaluate("--run", trained, "--n", 2, "--out", "out"),
     }[command]()
@@ -359,17 +358,17 @@ def test_init_from_another_network(trained, here):
 
 
 def test_a_run_name_that_is_taken(here):
-    assert do_train(*TINY, "--train.steps", 1, "--run.name", "one").status == 0
+    assert do_train(*TINY, "--run.name", "one").status == 0
     before = {p: p.read_bytes() for p in here.rglob("*") if p.is_file()}
-    assert do_train(*TINY, "--train.steps", 1, "--run.name", "one").says(1, "runs/task1/one exists", "--resume")
+    assert do_train(*TINY, "--run.name", "one").says(1, "runs/task1/one exists", "--resume")
     assert {p: p.read_bytes() for p in here.rglob("*") if p.is_file()} == before
 
 
 def test_weights_that_are_not_there(trained, here):
     """SWA that was never asked for, or had not begun: its tensors are the random ones of the start."""
-    assert do_train(*TINY, "--train.steps", 1, "--run.name", "none").status == 0
+    assert do_train(*TINY, "--run.name", "none").status == 0
     assert do_sample("--run", "runs/task1/none", "--weights", "swa").says(1, "holds no swa weights")
-    late = [*TINY, "--train.steps", 1, "--averages.swa-start", 5, "--run.name", "late"]
+    late = [*TINY, "--averages.swa-start", 5, "--run.name", "late"]
     assert do_train(*late).status == 0
     assert do_sample("--run", "runs/task1/late", "--weights", "swa").says(1, "averages.swa_start was not reached")
     assert not Path("samples").exists()
@@ -426,10 +425,15 @@ def test_a_strangers_checkpoint_runs_no_code_unless_trusted(trained, here, monke
     source = trained / "checkpoints" / "step-00000008.safetensors"
     facts, tensors = read_facts(source), {f"ema.{k}": v for k, v in read_tensors(source, "ema").items()}
     own = {"class_path": "trap.Scale", "init_args": {}}
-    for name in ("own_network", "own_data", *(name for name in facts["config"] if isinstance(facts["config"][name], dict))):
-        write_checkpoint(here / "x.safetensors", tensors, {"config": {**facts["config"], name: own}})
+    sections = [name for name in facts["config"] if isinstance(facts["config"][name], dict)]
+    assert len(sections) >= 8
+    places = [("own_network", own), ("own_data", own), *((name, trap) for name in sections for trap in (own, "trap.Scale"))]
+    for name, trap in places:
+        write_checkpoint(here / "x.safetensors", tensors, {"config": {**facts["config"], name: trap}})
         ended = do_sample("--run", "x.safetensors", "--n", 1, "--out", "o")
-        assert ended.status == (0 if name == "own_data" else 1), (name, ended.err)  # sampling needs no data
+        if name != "own_data":  # of which sampling has no need
+            assert ended.says(1)
+        assert do_train("--init-from", "x.safetensors").says(1)
         assert not Path("executed").exists(), name
 
 
@@ -441,6 +445,7 @@ def test_a_strangers_config(config, trained, here):
     tensors = {f"ema.{k}": v for k, v in read_tensors(source, "ema").items()}
     write_checkpoint(here / "x.safetensors", tensors, {"config": config})
     assert do_sample("--run", "x.safetensors").says(1, "this is not a config of stage 1")
+    assert do_train("--init-from", "x.safetensors").says(1, "this is not a config of stage 1")
     with pytest.raises(UserError):
         config_from(config)
 

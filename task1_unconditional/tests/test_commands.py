@@ -149,7 +149,7 @@ def test_init_from_starts_from_the_averaged_weights_with_all_else_changed(traine
     begun = read_tensors(new / "checkpoints" / "step-00000001.safetensors", "model")
     ema = load(trained).network.state_dict()
     assert all(torch.equal(begun[name], ema[name]) for name in ema)
-    assert read_facts(new / "checkpoints" / "step-00000001.safetensors")["averages"] == {"ema": 1}
+    assert read_facts(new / "checkpoints" / "step-00000001.safetensors")["averages"] == {"ema": 1, "swa": 0}
 
 
 def test_init_from_takes_a_file(trained, here):
