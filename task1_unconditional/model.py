@@ -98,7 +98,7 @@ class Model:
         """Sample n images, (n, C, H, W) in [-1, 1], at most `batch` at a time. Options as for `steps`."""
         parts = []
         for i, first in enumerate(range(0, n, batch)):
-            # not seed + i · 2³²: of a seed, torch's generator on the CPU takes 32 bits, and all batches would be the first
+            # Derived, not seed + i · 2³²: torch's CPU generator takes 32 bits of it, and all batches would be one.
             *_, last = self.steps(min(batch, n - first), derive(seed, "samples", i) if i else seed, **options)
             parts.append(last.x.clamp(-1, 1))
         return torch.cat(parts)

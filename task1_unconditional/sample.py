@@ -32,7 +32,7 @@ class SampleConfig:
     steps: int | None = None
     """number of steps (default: the run's)"""
     eta: float | None = None
-    """share of fresh noise in ddim and euler_ancestral (default: the run's)"""
+    """share of fresh noise in ddim, 0 to 1 (default: the run's)"""
     spacing: Spacing | None = None
     """which noise levels the steps visit (default: the run's)"""
     out: str = "samples"

@@ -6,6 +6,8 @@ What can be configured about the U-Net; free of torch, so that `--help` answers 
 from dataclasses import dataclass
 from typing import Literal
 
+from jsonargparse.typing import ClosedUnitInterval, PositiveInt
+
 AttentionKind = Literal["none", "linear", "full"]
 
 
@@ -13,27 +15,27 @@ AttentionKind = Literal["none", "linear", "full"]
 class UNetConfig:
     """Width, depth and kind of every part of the U-Net. Level 0 has the full resolution (after the stem)."""
 
-    width: int = 64
+    width: PositiveInt = 64
     """channels at level 0"""
-    multipliers: tuple[int, ...] = (1, 2)
+    multipliers: tuple[PositiveInt, ...] = (1, 2)
     """channels of each level, in widths; their number is the number of levels"""
-    blocks: int = 1
+    blocks: PositiveInt = 1
     """residual blocks a level, on the way down and again on the way up"""
     attention: tuple[AttentionKind, ...] = ("none", "none")
     """attention after each residual block, level by level"""
     middle_attention: AttentionKind = "full"
     """attention between the two residual blocks at the bottom"""
-    heads: int = 4
+    heads: PositiveInt = 4
     """attention heads"""
-    patch: int = 1
+    patch: PositiveInt = 1
     """side of the squares that the stem folds into channels; 1 is a plain stem, 2 costs a quarter"""
     down: Literal["average", "max", "stride"] = "average"
     """how a level hands on to the next lower one"""
     up: Literal["nearest", "bilinear"] = "nearest"
     """how a level is enlarged on the way up, before a convolution"""
-    dropout: float = 0.0
+    dropout: ClosedUnitInterval = 0.0
     """share of a residual block's features dropped in training"""
-    time_dropout: float = 0.0
+    time_dropout: ClosedUnitInterval = 0.0
     """share of the time embedding's features dropped in training"""
     checkpointing: bool = False
     """compute a block's activations again for the gradient, not keep them: less memory, a third more time"""

@@ -38,6 +38,8 @@ class UNet(nn.Module):
             ValueError: multipliers and attention differ in length, or heads do not divide the channels.
         """
         super().__init__()
+        if not config.multipliers:
+            raise ValueError("network.multipliers is empty: a U-Net has at least one level")
         if len(config.attention) != len(config.multipliers):
             raise ValueError(
                 f"network.attention names {len(config.attention)} levels and network.multipliers "

@@ -7,6 +7,8 @@ and free of torch, so that `--help` answers at once.
 from dataclasses import dataclass
 from typing import Literal
 
+from jsonargparse.typing import ClosedUnitInterval, PositiveFloat, PositiveInt
+
 Schedule = Literal["linear", "quadratic", "cosine", "sigmoid", "sigmoid_alpha_bar"]
 Prediction = Literal["eps", "x0", "v"]
 Spacing = Literal["trailing", "leading", "linspace", "quadratic"]
@@ -19,7 +21,7 @@ class NoiseConfig:
 
     name: Schedule = "cosine"
     """shape of the schedule"""
-    T: int = 1000
+    T: PositiveInt = 1000
     """number of noise levels"""
     beta_start: float = 1e-4
     """first beta of linear, quadratic and sigmoid"""
@@ -39,7 +41,7 @@ class DiffusionConfig:
     """distance between output and target, averaged over each sample's elements"""
     weighting: Literal["uniform", "min_snr"] = "uniform"
     """weight of a sample's loss by its noise level"""
-    snr_cap: float = 5.0
+    snr_cap: PositiveFloat = 5.0
     """gamma of min-SNR weighting"""
 
 
@@ -49,9 +51,9 @@ class SamplingConfig:
 
     sampler: Sampler = "ddim"
     """which solver"""
-    steps: int = 50
+    steps: PositiveInt = 50
     """number of steps, at most T"""
-    eta: float = 0.0
+    eta: ClosedUnitInterval = 0.0
     """share of fresh noise in ddim: 0 is deterministic, 1 is DDPM's"""
     spacing: Spacing = "trailing"
     """which of the T noise levels the steps visit"""

@@ -16,7 +16,8 @@ TINY = [
     *NETWORK,
     *PLAIN,
     *"--network.middle-attention none --train.steps 1 --train.batch 4 --train.device cpu".split(),
-    *"--train.sample-every 0 --sampling.sampler ddim --sampling.eta 0 --sampling.precision fp32 --sampling.steps 2".split(),
+    *"--train.sample-every 0 --sampling.sampler ddim --sampling.eta 0".split(),
+    *"--sampling.precision fp32 --sampling.steps 2".split(),
 ]  # the smallest training; every option in which the demo, which holds where nothing is said, is not plain
 
 
@@ -72,6 +73,8 @@ def figures(run: Path) -> list[dict[str, float]]:
 
 
 OWN = '''
+import time
+
 import torch
 from torch import nn
 from torch.utils.data import Dataset
@@ -80,13 +83,14 @@ from torch.utils.data import Dataset
 class Shades(Dataset):
     """Grey squares of random shades, a little different each time one is looked at."""
 
-    def __init__(self, size: int, low: float = -1.0, broken: int = -1):
-        self.size, self.low, self.broken = size, low, broken
+    def __init__(self, size: int, low: float = -1.0, broken: int = -1, seconds: float = 0.0):
+        self.size, self.low, self.broken, self.seconds = size, low, broken, seconds
 
     def __len__(self):
         return 200
 
     def __getitem__(self, i):
+        time.sleep(self.seconds)
         shade = self.low + (1 - self.low) * torch.rand(()) * (0.5 + i / 400)
         x = shade.clamp(max=1) + torch.zeros(1, self.size, self.size)
         return (x * float("nan") if i == self.broken else x), {"index": torch.tensor(i)}

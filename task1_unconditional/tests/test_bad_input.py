@@ -62,7 +62,11 @@ OPTIONS = [
     (["--resume", "a", "--init-from", "b"], USAGE, "--resume", "--init-from"),
     # what does not fit together, or is not there
     (["--network.patch", "8"], MISTAKE, "28×28", "multiples of 8", "network.patch"),
-    (["--network.multipliers", "[1,2,3,4]", "--network.attention", "[none,none,none,none]"], MISTAKE, "multiples of 16"),
+    (
+        ["--network.multipliers", "[1,2,3,4]", "--network.attention", "[none,none,none,none]"],
+        MISTAKE,
+        "multiples of 16",
+    ),
     (["--network.attention", "[none,full]"], MISTAKE, "network.attention", "network.multipliers"),
     (["--network.heads", "3", "--network.middle-attention", "full"], MISTAKE, "8 channels", "3 attention heads"),
     (["--network.width", "7"], MISTAKE, "7 features are not even"),
@@ -186,7 +190,18 @@ def test_own_classes(kind, name, arguments, parts, own, here):
 def test_own_data_that_breaks_down_later(own, here):
     """NaN in one image of 200: the run ends and says when; nothing broken was saved."""
     spec = json.dumps({"class_path": f"{own}.Shades", "init_args": {"size": 6, "broken": 3}})
-    rest = ["--train.steps", 60, "--train.save-every", 1, "--train.workers", 0, "--run.name", "own", "--train.log-every", 7]
+    rest = [
+        "--train.steps",
+        60,
+        "--train.save-every",
+        1,
+        "--train.workers",
+        0,
+        "--run.name",
+        "own",
+        "--train.log-every",
+        7,
+    ]
     ended = do_train(*TINY, "--own-data", spec, *rest)
     assert ended.status == 1 and "task1-train: error: the loss or its gradient was not finite at step" in ended.err
     run = Path("runs/task1/own")
@@ -410,7 +425,9 @@ def test_the_judge_needs_two_images(trained, here):
 def test_the_judge_takes_digits_only(own, here, monkeypatch):
     """It says so at once, not after the samples were drawn."""
     spec = json.dumps({"class_path": f"{own}.Shades", "init_args": {"size": 6}})
-    assert do_train(*TINY, "--own-data", spec, "--train.steps", 1, "--train.workers", 0, "--run.name", "grey").status == 0
+    assert (
+        do_train(*TINY, "--own-data", spec, "--train.steps", 1, "--train.workers", 0, "--run.name", "grey").status == 0
+    )
     monkeypatch.setattr("task1_unconditional.model.Model.sample", lambda *_, **__: pytest.fail("sampled for nothing"))
     assert do_evaluate("--run", "runs/task1/grey").says(1, "the judge takes digits of shape", "(1, 1, 6, 6)")
 
@@ -427,7 +444,11 @@ def test_a_strangers_checkpoint_runs_no_code_unless_trusted(trained, here, monke
     own = {"class_path": "trap.Scale", "init_args": {}}
     sections = [name for name in facts["config"] if isinstance(facts["config"][name], dict)]
     assert len(sections) >= 8
-    places = [("own_network", own), ("own_data", own), *((name, trap) for name in sections for trap in (own, "trap.Scale"))]
+    places = [
+        ("own_network", own),
+        ("own_data", own),
+        *((name, trap) for name in sections for trap in (own, "trap.Scale")),
+    ]
     for name, trap in places:
         write_checkpoint(here / "x.safetensors", tensors, {"config": {**facts["config"], name: trap}})
         ended = do_sample("--run", "x.safetensors", "--n", 1, "--out", "o")
@@ -438,7 +459,8 @@ def test_a_strangers_checkpoint_runs_no_code_unless_trusted(trained, here, monke
 
 
 @pytest.mark.parametrize(
-    "config", [{}, {"shape": [1, 28, 28], "more": 1}, {"shape": "abc"}, {"shape": None}, [], "words", None, {"train": 3}]
+    "config",
+    [{}, {"shape": [1, 28, 28], "more": 1}, {"shape": "abc"}, {"shape": None}, [], "words", None, {"train": 3}],
 )
 def test_a_strangers_config(config, trained, here):
     source = trained / "checkpoints" / "step-00000008.safetensors"

@@ -145,8 +145,8 @@ def test_a_resumed_run_keeps_its_start_and_its_config(here):
 
 
 def streaming(own: str, *options: object) -> list[object]:
-    """Options of a training on data of one's own, random in itself, through worker processes."""
-    data = json.dumps({"class_path": f"{own}.Shades", "init_args": {"size": 6}})
+    """Options of a training on data of one's own, random in itself and slow to load, through worker processes."""
+    data = json.dumps({"class_path": f"{own}.Shades", "init_args": {"size": 6, "seconds": 0.02}})
     network = json.dumps({"class_path": f"{own}.Scale"})
     own_code = ["--own-data", data, "--own-network", network]
     return [*TINY, *EVERY, *own_code, "--train.workers", 2, *options]
@@ -154,7 +154,7 @@ def streaming(own: str, *options: object) -> list[object]:
 
 @pytest.mark.slow
 def test_ctrl_c_while_workers_load_data(own, here):
-    """A terminal sends it to the workers too: they must not take the last step's data with them. And then it goes on."""
+    """A terminal sends it to the workers too, most likely while the training waits for them: they must go on."""
     process = begin(*streaming(own, "--train.steps", 1_000_000, "--run.name", "stream"))
     run = Path("runs/task1/stream")
     wait_for_a_checkpoint(process, run)
