@@ -84,7 +84,7 @@ def run() -> int:
     sampling = asdict(replace(model.config.sampling, **options))
     protocol = {"n": config.n, "seed": config.seed, "weights": config.weights, **sampling, "seconds": seconds}
     figures = {
-        "source": str(model.source),
+        "source": str(model.source) if config.run else "the committed model",
         "protocol": protocol,
         "judge": judge_samples(samples.cpu()).to_dict(),
     }

