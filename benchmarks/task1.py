@@ -49,9 +49,8 @@ def show(figures: dict) -> None:
     print(f"confident                 {judged['confident']:.1%} of {judged['n']}")
     print(f"rarest, commonest digit   {min(judged['histogram']):.1%}, {max(judged['histogram']):.1%}")
     print(f"judge distance            {judged['ratio']:.1f} x the floor of {judged['floor']:.3f}")
-    print(
-        f"sampling                  {protocol['seconds']:.1f} s in {protocol['steps']} steps of {protocol['sampler']}"
-    )
+    seconds = figures["figures"]["sampling_seconds"]
+    print(f"sampling                  {seconds:.1f} s in {protocol['steps']} steps of {protocol['sampler']}")
 
 
 def main() -> None:

@@ -33,8 +33,8 @@ class Config:
     run: RunConfig = field(default_factory=RunConfig)
 
 
-def config_from(saved: dict[str, Any]) -> tuple[Config, tuple[int, int, int]]:
-    """The config and the shape (C, H, W) of the data that a run or checkpoint stores.
+def config_from(saved: Any) -> Config:
+    """The config that a run stores.
 
     Raises:
         UserError: it is not a config of this stage.
@@ -42,12 +42,24 @@ def config_from(saved: dict[str, Any]) -> tuple[Config, tuple[int, int, int]]:
     parser = ArgumentParser(exit_on_error=False)
     parser.add_class_arguments(Config)
     try:
-        fields = {key: value for key, value in saved.items() if key != "shape"}
-        channels, height, width = map(int, saved["shape"])
-        for name in fields.keys() - {"own_data", "own_network"}:  # of these alone, which are not imported here
-            if not isinstance(fields[name], dict) or "class_path" in fields[name]:
+        for name in saved.keys() - {"own_data", "own_network"}:  # of these alone, which are not imported here
+            if not isinstance(saved[name], dict) or "class_path" in saved[name]:
                 raise ValueError(f"{name} must hold names and values, and no class_path")
-        parsed = parser.instantiate(parser.parse_object(fields))
+        parsed = parser.instantiate(parser.parse_object(saved))
     except Exception as error:  # jsonargparse lets through what the types' own parsing raises
         raise UserError(f"this is not a config of stage 1: {' '.join(str(error).split())}") from None
-    return Config(**{name: getattr(parsed, name) for name in asdict(Config())}), (channels, height, width)
+    return Config(**{name: getattr(parsed, name) for name in asdict(Config())})
+
+
+def model_config(saved: Any) -> tuple[Config, tuple[int, int, int]]:
+    """The config and the shape (C, H, W) of the data that a checkpoint stores.
+
+    Raises:
+        UserError: they are not of this stage.
+    """
+    try:
+        channels, height, width = map(int, saved["shape"])
+    except (KeyError, TypeError, ValueError):
+        raise UserError("this is not a config of stage 1: it lacks the shape of the images") from None
+    config = config_from({key: value for key, value in saved.items() if key != "shape"})
+    return config, (channels, height, width)

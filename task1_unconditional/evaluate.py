@@ -1,11 +1,10 @@
 """Measure a trained model: `task1-evaluate --help`."""
 
-import json
 import sys
 import time
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from jsonargparse.typing import PositiveInt
 
@@ -13,6 +12,9 @@ from shared.cli import Parser, command
 from shared.schedulers.config import Sampler, Spacing
 from shared.training.config import Seed
 from task1_unconditional.sample import load_for, overrides
+
+if TYPE_CHECKING:
+    from task1_unconditional.model import Model
 
 
 @dataclass
@@ -36,16 +38,16 @@ class EvaluateConfig:
     spacing: Spacing | None = None
     """which noise levels the steps visit (default: the run's)"""
     out: str | None = None
-    """folder for evaluation.json and evaluation.md (default: the run's folder; only printed for a file)"""
+    """folder for evaluation.json and evaluation.md (default: a new one in the run's evaluations/; none for a file)"""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """where to compute; auto takes a GPU if there is one"""
     trust: bool = False
     """run the code of a network of one's own that the checkpoint names"""
 
 
-def table(figures: dict[str, Any]) -> str:
+def table(facts: dict[str, Any]) -> str:
     """The figures as a Markdown table, with the protocol they hold for."""
-    judged, protocol = figures["judge"], figures["protocol"]
+    judged, protocol = facts["judge"], facts["protocol"]
     shares = " ".join(f"{share:.1%}" for share in judged["histogram"])
     floor = "not known" if judged["floor"] is None else f"{judged['floor']:.3f} ± {judged['floor_deviation']:.3f}"
     ratio = "not known" if judged["ratio"] is None else f"{judged['ratio']:.1f}"
@@ -57,7 +59,7 @@ def table(figures: dict[str, Any]) -> str:
         ("judge distance", f"{judged['distance']:.3f}"),
         ("floor: real digits at the same n", floor),
         ("distance / floor", ratio),
-        ("sampling, seconds", f"{protocol['seconds']:.1f}"),
+        ("sampling, seconds", f"{facts['figures']['sampling_seconds']:.1f}"),
     ]
     lines = ["| figure | value |", "|---|---|", *(f"| {name} | {value} |" for name, value in rows)]
     return "\n".join([*lines, "", judged["caveat"]]) + "\n"
@@ -71,38 +73,63 @@ def run() -> int:
 
     import torch
 
-    from shared.files import write_text
+    from shared.experiments.run import record_evaluation
     from shared.metrics.judge import centre
-    from shared.metrics.report import judge_samples
 
     model = load_for(config)
     centre(torch.empty(1, *model.shape))  # says so before the work if the judge cannot take such images
-    options = overrides(config)
-    begun = time.perf_counter()
-    samples = model.sample(config.n, config.seed, **options)
-    seconds = time.perf_counter() - begun
-    sampling = asdict(replace(model.config.sampling, **options))
-    protocol = {"n": config.n, "seed": config.seed, "weights": config.weights, **sampling, "seconds": seconds}
-    figures = {
-        "source": str(model.source) if config.run else "the committed model",
-        "protocol": protocol,
-        "judge": judge_samples(samples.cpu()).to_dict(),
-    }
-    print(table(figures), end="")
-
-    folder = Path(config.out) if config.out else run_folder(model.source)
-    if folder is not None:
-        folder.mkdir(parents=True, exist_ok=True)
-        write_text(folder / "evaluation.json", json.dumps(figures, indent=2) + "\n")
-        write_text(folder / "evaluation.md", table(figures))
+    facts = measure(model, config)
+    print(table(facts), end="")
+    run, out = run_folder(model.source), Path(config.out) if config.out else None
+    if out or run:
+        folder = record_evaluation(run, facts, table(facts), out)
         print(f"\nwritten: {folder / 'evaluation.json'}, {folder / 'evaluation.md'}")
     return 0
 
 
+def measure(model: "Model", config: EvaluateConfig) -> dict[str, Any]:
+    """Sample and judge. The fields of `shared.experiments.history.Evaluation`, and what the judge says in full."""
+    from shared.experiments.history import Run
+    from shared.metrics.report import judge_samples
+    from shared.training.checkpoint import read_facts
+
+    options = overrides(config)
+    begun = time.perf_counter()
+    samples = model.sample(config.n, config.seed, **options)
+    seconds = time.perf_counter() - begun
+    judged = judge_samples(samples.cpu()).to_dict()
+    sampling = asdict(replace(model.config.sampling, **options))
+    step, train = read_facts(model.source).get("step"), model.config.train
+    run = run_folder(model.source)
+    figures = {f"judge_{name}": judged[name] for name in ("confident", "distance", "floor")}
+    return {
+        "task": "task1",
+        "source": model.source.name if config.run else "the committed model",  # no path: a run may move
+        "step": step,
+        "images": step and step * train.batch * train.accumulate,
+        "seconds": Run(run).seconds_at(step) if run and step else None,
+        "main": "judge_distance_over_floor",
+        "protocol": {
+            "data": model.config.data.name if not model.config.own_data else model.config.own_data.get("class_path"),
+            "n": config.n,
+            "reference": judged["reference"],
+            "extractor": judged["extractor"],
+            "guidance": "none",
+            "weights": config.weights,
+            **sampling,
+            "seed": config.seed,
+        },
+        "figures": {**figures, "judge_distance_over_floor": judged["ratio"], "sampling_seconds": seconds},
+        "judge": judged,
+    }
+
+
 def run_folder(checkpoint: Path) -> Path | None:
     """The run that a checkpoint lies in, if it lies in one."""
+    from shared.experiments.history import is_run
+
     folder = checkpoint.parent.parent
-    return folder if (folder / "record.json").exists() else None
+    return folder if is_run(folder) else None
 
 
 def main() -> None:

@@ -17,7 +17,7 @@ from shared.schedulers.diffusion import Diffusion
 from shared.schedulers.samplers import Step, sampler_steps
 from shared.training.checkpoint import Checkpoints, load_into, read_facts, read_tensors
 from shared.training.data import derive
-from task1_unconditional.config import Config, config_from
+from task1_unconditional.config import Config, model_config
 
 COMMITTED = Path(__file__).parent / "results" / "digits.safetensors"
 
@@ -139,7 +139,7 @@ def load(source: str | Path | None = None, *, weights: str = "ema", device: str 
         UserError: there is no such file, it is not a checkpoint, or it lacks these weights.
     """
     state, path = read_weights(Path(source or COMMITTED), weights)
-    config, shape = config_from(read_facts(path).get("config", {}))
+    config, shape = model_config(read_facts(path).get("config", {}))
     if config.own_network and not trust:
         raise UserError(
             f"{path} names a network of its own, {config.own_network.get('class_path')}: loading it runs that code; "

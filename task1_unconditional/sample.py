@@ -60,7 +60,7 @@ def load_for(config: Any) -> "Model":
     import torch
 
     from shared.errors import UserError
-    from shared.experiments.run import latest_run
+    from shared.experiments.history import latest_run
     from task1_unconditional.model import load
 
     if config.device == "cuda" and not torch.cuda.is_available():

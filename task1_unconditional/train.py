@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from shared.cli import Parser, command, flat, read_yaml
 from shared.errors import UserError
-from task1_unconditional.config import Config, config_from
+from task1_unconditional.config import Config, config_from, model_config
 
 if TYPE_CHECKING:  # imported where they are used: torch takes seconds, and --help should not
     from jsonargparse import Namespace
@@ -101,13 +101,14 @@ def former(asked: "Namespace") -> dict[str, Any]:
     """
     if asked.resume:
         saved = read_yaml(asked.resume / "config.yaml")
+        config = config_from(saved)  # says so in one line if this is no run of stage 1
     elif asked.init_from:
         from task1_unconditional.model import newest, read_facts
 
         saved = read_facts(newest(asked.init_from)).get("config", {})
+        config, _ = model_config(saved)
     else:
         return flat(read_yaml(DEMO))
-    config, _ = config_from(saved)  # says so in one line if this is no run of stage 1
     if (config.own_data or config.own_network) and not asked.trust:
         source = asked.resume or asked.init_from
         raise UserError(f"{source} names code of its own, which would be run: if you know it, add --trust true")
@@ -128,18 +129,19 @@ def prepare(config: Config, resume: Path | None, init_from: Path | None):
     config.train.precision = resolve(config.train.precision, device_for(config.train))  # recorded as what it is here
     shape = tuple(data[0][0].shape)
     network, diffusion = build_network(config, shape), build_diffusion(config)
-    resolved = plain({"shape": shape, **asdict(config)})
+    resolved = plain({"shape": shape, **asdict(config)})  # what a checkpoint needs to be sampled from
     if resume is None:
         if init_from is not None:
             load_into(network, *read_weights(init_from))
-        return network, diffusion, data, RunRecord.create("task1", config.run, resolved), None
+        record = RunRecord.create("task1", config.run, asdict(config))
+        record.config = resolved
+        return network, diffusion, data, record, None
     record = RunRecord.reopen(resume)
     checkpoint = Checkpoints(record.folder / "checkpoints").latest()
     facts = read_facts(checkpoint)
     check_same(facts["config"], resolved)
     record.config = resolved
-    record.rewind(facts["step"])
-    record.note({"state": "running"})
+    record.go_on(facts["step"])
     return network, diffusion, data, record, checkpoint
 
 
@@ -163,8 +165,9 @@ def run() -> int:
         print(f"{stopped} and saved; go on with: task1-train --resume {record.folder}{trust}", file=sys.stderr)
         return 128 + stopped.number
     except BaseException as error:
-        with contextlib.suppress(OSError):  # a full disk, perhaps: the first error is the one to report
-            record.close("interrupted" if isinstance(error, KeyboardInterrupt) else f"failed: {error or repr(error)}")
+        with contextlib.suppress(OSError, UserError):  # a full disk, perhaps: the first error is the one to report
+            state = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
+            record.close(state, str(error) or repr(error))
         raise
     record.close("finished")
     print(f"trained: {record.folder}")

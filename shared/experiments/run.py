@@ -1,56 +1,39 @@
 """Introduced in task 1; used by task 1.
 
-The record of a run: one folder that holds what was asked for, by which code on which machine, and what came of it.
+Writing the record of a run: one folder that holds what was asked for, by which code on which machine, and what came of
+it. `history.py` reads it.
 
-    config.yaml      every field, resolved            record.json    command, commit, versions, hardware, state
-    changes.patch    what differs from the commit     metrics.jsonl  a line of figures at each report
-    checkpoints/     see `shared/training/checkpoint` samples/       pictures        tensorboard/  the same curves
+    record.json      command, commit, packages, hardware, state, time, memory
+    config.yaml      every field, resolved
+    source.zip       the code as it was, with what git did not know
+    changes.patch    what differs from the commit
+    metrics.jsonl    a line of figures at each report
+    tensorboard/     the same curves
+    checkpoints/     see `shared/training/checkpoint`
+    samples/         pictures
+    evaluations/     what was measured afterwards, a folder each
+    .lock            held while it is trained
 """
 
 import json
 import os
-import platform
-import shlex
-import subprocess
-import sys
+import shutil
 import time
 from datetime import datetime
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import torch
 import yaml
+from filelock import FileLock, Timeout
 
-from shared.cli import read_yaml
 from shared.errors import UserError
 from shared.experiments.config import RunConfig
-from shared.files import write_text
+from shared.experiments.history import LOCK, Run, is_run, read_json, read_metrics
+from shared.experiments.provenance import git, peak_memory_gib, provenance, write_source
+from shared.files import write_text, write_whole
 
-PACKAGES = ("torch", "torchvision", "numpy", "accelerate", "safetensors", "jsonargparse")
-
-
-def git(*arguments: str) -> str | None:
-    """What git says about the code's own repository, or None where there is no git or no repository."""
-    here = Path(__file__).parent
-    try:
-        return subprocess.run(["git", *arguments], cwd=here, capture_output=True, text=True, check=True).stdout
-    except (OSError, subprocess.CalledProcessError):
-        return None
-
-
-def provenance() -> dict[str, Any]:
-    """Command, code, packages and hardware of this process, as JSON can hold them."""
-    commit = git("rev-parse", "HEAD")
-    return {
-        "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
-        "commit": commit.strip() if commit else None,
-        "python": platform.python_version(),
-        "packages": {name: metadata.version(name) for name in PACKAGES},
-        "platform": platform.platform(),
-        "cpus": os.cpu_count(),
-        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
-    }
+WAIT = 10.0  # seconds for which a lock is waited: the loaders of a killed training outlive it a little
+KEPT_OUT = ("images", "seconds", "peak_memory_gib", "peak_gpu_memory_gib")  # of TensorBoard: no curves to look at
 
 
 def plain(value: Any) -> Any:
@@ -58,70 +41,140 @@ def plain(value: Any) -> Any:
     return json.loads(json.dumps(value))
 
 
-class RunRecord:
-    """An open run folder."""
+def new_folder(parent: Path, name: str | None = None) -> Path:
+    """Make a folder that nobody else has: two processes at once get two.
 
-    def __init__(self, folder: Path, config: dict[str, Any]):
+    Args:
+        parent: where; made as well.
+        name: its name; by default date and time, with a number where that is taken.
+
+    Raises:
+        FileExistsError: the name is given, and taken.
+    """
+    parent.mkdir(parents=True, exist_ok=True)
+    stamp = name or datetime.now().strftime("%Y-%m-%d-%H%M%S")
+    for suffix in ["", *(f"-{i}" for i in range(2, 1000))]:
+        folder = parent / f"{stamp}{suffix}"
+        try:
+            folder.mkdir()
+            return folder
+        except FileExistsError:
+            if name:
+                raise
+    raise FileExistsError(f"{parent / stamp}")
+
+
+def lock(folder: Path) -> FileLock:
+    """Hold a run's folder until `release`, or until this process ends.
+
+    Raises:
+        UserError: another process holds it.
+    """
+    held = FileLock(folder / LOCK, timeout=WAIT, thread_local=False)
+    try:
+        held.acquire()
+    except Timeout:
+        raise UserError(f"{folder} is being trained by another process: wait for it, or stop it first") from None
+    return held
+
+
+class RunRecord:
+    """An open run folder; no other process can open it until it is closed."""
+
+    def __init__(self, folder: Path, config: dict[str, Any], held: FileLock):
         """Use `create` for a new one and `reopen` for an old one."""
         self.folder, self.config = folder, config
-        self._writer = None
+        self.step, self.images, self.before = 0, 0, 0.0
+        self._opened, self._lock, self._writer = time.perf_counter(), held, None
 
     @classmethod
     def create(cls, task: str, run: RunConfig, config: dict[str, Any]) -> "RunRecord":
         """Make the folder of a new run and write down what is known before it starts.
 
         Raises:
-            UserError: a run of that name exists.
-            OSError: the folder cannot be written.
+            UserError: a run of that name exists, or the name is none.
+            OSError: the folder cannot be written; then there is none.
         """
-        if run.name and (Path(run.name).name != run.name or run.name == ".."):
-            raise UserError(f"run.name is {run.name}: it must be the name of a folder, without a path")
-        parent = Path(run.folder) / task
-        parent.mkdir(parents=True, exist_ok=True)
-        name = run.name or datetime.now().strftime("%Y-%m-%d-%H%M%S")
-        for suffix in ["", *(f"-{i}" for i in range(2, 1000))]:
-            folder = parent / f"{name}{suffix}"
-            try:
-                folder.mkdir()  # fails where it exists: two runs started at once cannot share a folder
-                break
-            except FileExistsError:
-                if run.name:
-                    raise UserError(
-                        f"the run {folder} exists: choose another --run.name, or go on with it by --resume {folder}"
-                    ) from None
-        record = cls(folder, plain(config))
-        write_text(folder / "config.yaml", yaml.safe_dump(record.config, sort_keys=False))
-        if changes := git("diff", "HEAD"):
-            write_text(folder / "changes.patch", changes)
-        record.note({**provenance(), "started": time.time(), "state": "running"})
+        if run.name is not None and (not run.name or Path(run.name).name != run.name or run.name.startswith(".")):
+            raise UserError(
+                f"run.name is {run.name}: it must be the name of a folder, without a path or a dot before it"
+            )
+        try:
+            folder = new_folder(Path(run.folder) / task, run.name)
+        except FileExistsError as error:
+            there = error.filename
+            raise UserError(
+                f"the run {there} exists: choose another --run.name, or go on with it by --resume {there}"
+            ) from None
+        try:
+            record = cls(folder, plain(config), lock(folder))
+            begun = {**provenance(), "started": time.time()}
+            # first, as it is what makes this folder a run
+            record.note({"task": task, "state": "running", "seed": seed_of(record.config), **begun})
+            write_text(folder / "config.yaml", yaml.safe_dump(record.config, sort_keys=False, allow_unicode=True))
+            write_whole(folder / "source.zip", lambda path: write_source(path, task))
+            if changes := git("diff", "HEAD"):
+                write_text(folder / "changes.patch", changes)
+        except BaseException:  # a full disk, Ctrl-C: nothing has begun
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
         return record
 
     @classmethod
     def reopen(cls, folder: Path) -> "RunRecord":
-        """An existing run.
+        """An existing run, to go on with.
 
         Raises:
-            UserError: the folder is not that of a run.
+            UserError: the folder is not that of a run, its record is damaged, or another process trains in it.
         """
-        if not (folder / "config.yaml").is_file():
-            raise UserError(f"{folder} is not the folder of a run: it has no config.yaml")
-        return cls(folder, read_yaml(folder / "config.yaml"))
+        if not is_run(folder):
+            raise UserError(f"{folder} is not the folder of a run: it has no record.json")
+        held = lock(folder)
+        run = Run(folder)
+        record = cls(folder, run.config, held)
+        if not run.record or not run.config:
+            held.release()
+            raise UserError("; ".join(run.problems))
+        return record
+
+    def go_on(self, n: int) -> None:
+        """Go on from step n: forget the figures of later steps, which come again, and note by which code."""
+        path = self.folder / "metrics.jsonl"
+        lines, _ = read_metrics(path)
+        self.step, self.before = n, Run(self.folder).seconds_at(n) or 0.0
+        if path.exists():
+            write_text(path, "".join(json.dumps(line) + "\n" for line in lines if line["step"] <= n))
+        record = read_json(self.folder / "record.json")
+        again = {**provenance(), "started": time.time(), "from_step": n}
+        again = {name: value for name, value in again.items() if record.get(name) != value}  # what is new
+        sessions = [*record.get("resumed", []), again]
+        source = self.folder / f"source-{len(sessions) + 1}.zip"
+        write_whole(source, lambda temporary: write_source(temporary, record["task"]))
+        kept = sorted(self.folder.glob("source*.zip"))
+        same = [old for old in kept if old != source and old.read_bytes() == source.read_bytes()]
+        again["source"] = (same or [source])[0].name
+        if same:
+            os.unlink(source)
+        self.note({"state": "running", "reason": None, "resumed": sessions})
 
     def note(self, facts: dict[str, Any]) -> None:
         """Add facts to record.json, or replace those of the same name."""
         path = self.folder / "record.json"
-        known = json.loads(path.read_text()) if path.exists() else {}
+        known = read_json(path) if path.exists() else {}
         write_text(path, json.dumps(known | facts, indent=2) + "\n")
 
-    def rewind(self, n: int) -> None:
-        """Forget figures later than step n: a resumed run will write them again."""
-        path = self.folder / "metrics.jsonl"
-        if path.exists():
-            lines = [line for line in path.read_text().splitlines(keepends=True) if line.endswith("\n")]
-            write_text(path, "".join(line for line in lines if json.loads(line)["step"] <= n))
+    def reached(self, n: int, images: int) -> None:
+        """The run has taken n optimizer steps and seen so many images."""
+        self.step, self.images = n, images
+
+    def amounts(self) -> dict[str, float]:
+        """Images seen, wall-clock seconds over all sessions, and peak memory of this one, as of now."""
+        seconds = self.before + time.perf_counter() - self._opened
+        return {"images": self.images, "seconds": round(seconds, 3), **peak_memory_gib()}
 
     def log(self, n: int, figures: dict[str, float]) -> None:
         """Write the figures of step n to metrics.jsonl and TensorBoard."""
+        figures = {**figures, **self.amounts()}
         with (self.folder / "metrics.jsonl").open("a") as file:
             file.write(json.dumps({"step": n, "time": time.time(), **figures}) + "\n")
         if self._writer is None:
@@ -129,22 +182,43 @@ class RunRecord:
 
             self._writer = SummaryWriter(str(self.folder / "tensorboard"), purge_step=n)
         for name, value in figures.items():
-            self._writer.add_scalar(name, value, n)
+            if name not in KEPT_OUT:
+                self._writer.add_scalar(name, value, n)
 
-    def close(self, state: str) -> None:
-        """Say how the run ended: "finished", "interrupted", or "failed: …"."""
-        if self._writer is not None:
-            self._writer.close()
-        self.note({"state": state, "ended": time.time()})
+    def close(self, state: str, reason: str | None = None) -> None:
+        """Say how the run ended: "finished", "interrupted", or "failed" with the reason; and let go of the folder."""
+        try:
+            if self._writer is not None:
+                self._writer.close()
+            self.note({"state": state, "reason": reason, "ended": time.time(), "step": self.step, **self.amounts()})
+        finally:
+            self._lock.release()
 
 
-def latest_run(folder: Path, task: str) -> Path:
-    """The run of a task that was started last.
+def seed_of(config: dict[str, Any]) -> int | None:
+    """The seed that everything random in a training is drawn from."""
+    return config.get("train", {}).get("seed")
 
-    Raises:
-        UserError: there is none.
+
+def record_evaluation(run: Path, facts: dict[str, Any], table: str, out: Path | None = None) -> Path:
+    """Write an evaluation down: evaluation.json for `Evaluation.read`, evaluation.md for people.
+
+    Args:
+        run: the run's folder; each of its evaluations gets a folder of its own there.
+        facts: the fields of `Evaluation`, and whatever else was found.
+        table: Markdown.
+        out: another folder, where an older evaluation is replaced.
+
+    Returns:
+        the folder.
     """
-    runs = [path.parent for path in (folder / task).glob("*/record.json")]
-    if not runs:
-        raise UserError(f"there is no run in {folder / task}: train one first")
-    return max(runs, key=lambda run: json.loads((run / "record.json").read_text()).get("started", 0))
+    folder = out or new_folder(run / "evaluations")
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        write_text(folder / "evaluation.md", table)
+        write_text(folder / "evaluation.json", json.dumps(facts, indent=2) + "\n")
+    except BaseException:
+        if out is None:
+            shutil.rmtree(folder, ignore_errors=True)
+        raise
+    return folder

@@ -50,6 +50,9 @@ class Run:
         self.folder, self.config = folder, config or {}
         self.figures: dict[int, dict[str, float]] = {}
 
+    def reached(self, n: int, images: int) -> None:
+        """Nobody asks."""
+
     def log(self, n: int, figures: dict[str, float]) -> None:
         """Keep them; each step is reported once."""
         assert n not in self.figures

@@ -40,6 +40,9 @@ class Run(Protocol):
     folder: Path
     config: dict[str, Any]
 
+    def reached(self, n: int, images: int) -> None:
+        """Know that n optimizer steps are done, which took so many images."""
+
     def log(self, n: int, figures: dict[str, float]) -> None:
         """Keep the figures of step n."""
 
@@ -207,6 +210,7 @@ def train(
     first = 0
     if resume is not None:
         first = restore(resume, model, averages, optimizer)
+        run.reached(first, first * config.batch * config.accumulate)
     if config.compile:
         model.compile()
     prepared = accelerator.prepare_model(model)
@@ -234,6 +238,7 @@ def train(
             averages.update(model, n + 1)
 
             step = TrainStep(n + 1, n + 1 == config.steps, averages)
+            run.reached(step.n, step.n * config.batch * config.accumulate)
             meter.add(loss, norm, n + 1)
             progress.step()
             if step.every(config.log_every):

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from shared.experiments import run as run_module
+from shared.experiments import provenance, run
 from task1_unconditional.tests.commands import OWN, TINY, do_train
 
 
@@ -14,7 +14,8 @@ from task1_unconditional.tests.commands import OWN, TINY, do_train
 def no_git():
     """Asking git takes longer than a tiny training; `test_run_record.py` asks it."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(run_module, "git", lambda *_: None)
+        for module in (provenance, run):
+            patch.setattr(module, "git", lambda *_: None)
         yield
 
 

@@ -1,6 +1,7 @@
 """Train, sample and measure: what each command leaves, and that it is what it says."""
 
 import json
+import shutil
 import subprocess
 import sys
 from dataclasses import fields, is_dataclass
@@ -16,10 +17,11 @@ from PIL import Image
 import task1_unconditional
 from shared import pictures
 from shared.cli import read_yaml
+from shared.experiments.history import Run
 from shared.metrics.report import judge_samples
 from shared.schedulers.config import Sampler, Spacing
 from shared.training.checkpoint import read_facts, read_tensors
-from task1_unconditional.config import Config, config_from
+from task1_unconditional.config import Config, config_from, model_config
 from task1_unconditional.model import COMMITTED, load
 from task1_unconditional.tests.commands import NETWORK, TINY, do_evaluate, do_sample, do_train, figures, record
 from task1_unconditional.train import parse
@@ -45,6 +47,8 @@ def test_training_leaves_a_whole_run(trained):
     assert files == {
         "config.yaml",
         "record.json",
+        "source.zip",
+        ".lock",
         "metrics.jsonl",
         "checkpoints/step-00000004.safetensors",
         "checkpoints/step-00000008.safetensors",
@@ -54,7 +58,9 @@ def test_training_leaves_a_whole_run(trained):
     }
     assert record(trained)["state"] == "finished"
     assert [f["step"] for f in figures(trained)] == [2, 4, 6, 8]
-    assert set(figures(trained)[0]) == {"step", "time", "loss", "gradient_norm", "lr", "images_per_second"}
+    of_the_loop = {"step", "time", "loss", "gradient_norm", "lr", "images_per_second"}
+    assert set(figures(trained)[0]) == of_the_loop | {"images", "seconds", "peak_memory_gib"}
+    assert [f["images"] for f in figures(trained)] == [8, 16, 24, 32] and record(trained)["images"] == 32
     assert list((trained / "tensorboard").iterdir())
 
 
@@ -98,8 +104,7 @@ def test_the_stored_config_is_the_one_that_was_asked_for(trained, here):
     asked, *_ = parse(
         [*TINY, *"--train.steps 8 --train.log-every 2 --train.sample-every 4 --train.save-every 4".split()]
     )
-    stored, shape = config_from(read_yaml(trained / "config.yaml"))
-    assert shape == (1, 28, 28)
+    stored = config_from(read_yaml(trained / "config.yaml"))
     assert stored.network == asked.network and stored.sampling == asked.sampling and stored.data == asked.data
     assert stored.averages.swa_start == 3 and stored.optimizer.lr == 0.01 and stored.train.keep == 9
     asked.optimizer, asked.averages, asked.run, asked.train.keep = stored.optimizer, stored.averages, stored.run, 9
@@ -123,7 +128,7 @@ def test_every_field_comes_back_from_a_config_file(here):
 
     from shared.experiments.run import plain
 
-    again, shape = config_from(yaml.safe_load(yaml.safe_dump(plain({"shape": (1, 2, 3), **asdict(config)}))))
+    again, shape = model_config(yaml.safe_load(yaml.safe_dump(plain({"shape": (1, 2, 3), **asdict(config)}))))
     assert again == config and shape == (1, 2, 3)
 
 
@@ -329,19 +334,27 @@ def test_figures_are_those_of_the_judge(trained, here):
     assert written["judge"] == judge_samples(load(trained).sample(12, seed=3, steps=3)).to_dict()
     protocol = written["protocol"]
     assert (protocol["n"], protocol["seed"], protocol["weights"], protocol["steps"]) == (12, 3, "ema", 3)
-    assert protocol["sampler"] == "ddim" and protocol["seconds"] > 0
-    assert written["source"] == str(trained / "checkpoints" / "step-00000008.safetensors")
+    assert protocol["sampler"] == "ddim" and protocol["data"] == "digits" and protocol["guidance"] == "none"
+    assert written["figures"]["sampling_seconds"] > 0
+    assert written["figures"]["judge_distance_over_floor"] == written["judge"]["ratio"]
+    assert (written["task"], written["step"], written["images"]) == ("task1", 8, 8 * 4)
+    assert written["seconds"] == record(trained)["seconds"] > 0
+    assert written["source"] == "step-00000008.safetensors"
     table = Path("o/evaluation.md").read_text()
     assert table in ended.out and "| samples | 12 |" in table and written["judge"]["caveat"] in table
     assert f"| judge distance | {written['judge']['distance']:.3f} |" in table
 
 
-def test_figures_of_a_run_are_written_into_it(trained, here, monkeypatch):
-    monkeypatch.setattr(Path, "mkdir", lambda *_, **__: None)  # its folder exists; nothing else may be made
-    written = []
-    monkeypatch.setattr("shared.files.write_text", lambda path, text: written.append(path))
-    assert do_evaluate("--run", trained, "--n", 2, "--weights", "model").status == 0
-    assert written == [trained / "evaluation.json", trained / "evaluation.md"]
+def test_each_evaluation_of_a_run_is_kept_in_it(trained, here):
+    shutil.copytree(trained, "copy")
+    for n in (2, 3, 3):
+        ended = do_evaluate("--run", "copy", "--n", n, "--weights", "model")
+        assert ended.status == 0, ended.err
+    evaluations = Run(Path("copy")).evaluations
+    assert [e.protocol["n"] for e in evaluations] == [2, 3, 3]
+    assert {e.step for e in evaluations} == {8} and {e.main for e in evaluations} == {"judge_distance_over_floor"}
+    assert str(evaluations[-1].path) in ended.out
+    assert Run(Path("copy")).main_figure() == (evaluations[-1].main, evaluations[-1].figures[evaluations[-1].main])
 
 
 def test_figures_of_a_file_are_only_printed(trained, here):
