@@ -1,7 +1,7 @@
 """A network with its diffusion: built from a config for training, loaded from a run or a file for sampling."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -12,11 +12,10 @@ from shared.blocks.unet import UNet
 from shared.cli import build_own
 from shared.datasets import load as load_data
 from shared.errors import UserError
-from shared.precision import computing_in, resolve
+from shared.generation import batch_seeds, generate_steps, sampling_with
 from shared.schedulers.diffusion import Diffusion
 from shared.schedulers.samplers import Step, sampler_steps
 from shared.training.checkpoint import Checkpoints, load_into, read_facts, read_tensors
-from shared.training.data import derive
 from task1_unconditional.config import Config, model_config
 
 COMMITTED = Path(__file__).parent / "results" / "digits.safetensors"
@@ -74,32 +73,14 @@ class Model:
         Raises:
             UserError: more steps than the schedule has levels, an eta outside [0, 1], or no such option.
         """
-        device = next(self.network.parameters()).device
-        generator = torch.Generator().manual_seed(seed)
-
-        def noise(x: Tensor) -> Tensor:
-            return torch.randn(x.shape, generator=generator).to(x)
-
-        start = torch.randn(n, *self.shape, generator=generator).to(device)
-        try:
-            config = replace(self.config.sampling, **options)
-            precision = resolve(config.precision, device)
-
-            def network(xt: Tensor, t: Tensor, cond: dict[str, Tensor]) -> Tensor:
-                with computing_in(precision, device):
-                    return self.network(xt, t, cond)
-
-            denoise = self.diffusion.denoiser(network, {})
-            return sampler_steps(denoise, self.diffusion.schedule, start, config, noise)
-        except (ValueError, TypeError) as error:
-            raise UserError(str(error)) from None
+        config = sampling_with(self.config.sampling, options)
+        return generate_steps(self.network, self.diffusion, (n, *self.shape), config, seed)
 
     def sample(self, n: int, seed: int = 0, batch: int = 250, **options: object) -> Tensor:
         """Sample n images, (n, C, H, W) in [-1, 1], at most `batch` at a time. Options as for `steps`."""
         parts = []
-        for i, first in enumerate(range(0, n, batch)):
-            # Derived, not seed + i · 2³²: torch's CPU generator takes 32 bits of it, and all batches would be one.
-            *_, last = self.steps(min(batch, n - first), derive(seed, "samples", i) if i else seed, **options)
+        for count, own_seed in batch_seeds(n, batch, seed):
+            *_, last = self.steps(count, own_seed, **options)
             parts.append(last.x.clamp(-1, 1))
         return torch.cat(parts)
 
