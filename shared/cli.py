@@ -6,8 +6,9 @@ any field can be set as `--section.field value`. jsonargparse does the work; her
 
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import asdict, is_dataclass
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 
 import yaml
 from jsonargparse import ArgumentParser, Namespace, set_parsing_settings
@@ -19,6 +20,8 @@ set_parsing_settings(docstring_parse_attribute_docstrings=True)  # the text unde
 
 # A class of a person's own, in a file outside this repository: {"class_path": "my_file.MyClass", "init_args": {…}}.
 Own = dict[str, Any]
+
+C = TypeVar("C")
 
 
 class Parser(ArgumentParser):
@@ -101,6 +104,25 @@ def build_own(own: Own, base: type, **given: Any) -> Any:
         raise UserError(
             f"cannot build {own.get('class_path', 'a class without class_path')}: {' '.join(str(error).split())}"
         ) from None
+
+
+def stored_config(kind: type[C], saved: Any, stage: str) -> C:
+    """The config, of the dataclass `kind`, that a run or checkpoint stores. No class that it names is imported.
+
+    Raises:
+        UserError: it is not a config of this stage.
+    """
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_class_arguments(kind)
+    try:
+        for name, default in vars(kind()).items():
+            value = saved.get(name, {})  # own classes are none of these sections, and not imported here
+            if is_dataclass(default) and (not isinstance(value, dict) or "class_path" in value):
+                raise ValueError(f"{name} must hold names and values, and no class_path")
+        parsed = parser.instantiate(parser.parse_object(saved))
+    except Exception as error:  # jsonargparse lets through what the types' own parsing raises
+        raise UserError(f"this is not a config of {stage}: {' '.join(str(error).split())}") from None
+    return kind(**{name: getattr(parsed, name) for name in asdict(kind())})
 
 
 def command(main: Callable[[], int | None]) -> int:

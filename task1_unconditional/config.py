@@ -1,17 +1,17 @@
 """Everything that can be configured about stage 1; free of torch, so that `--help` answers at once."""
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
-from jsonargparse import ArgumentParser
-
 from shared.blocks.config import UNetConfig
-from shared.cli import Own
+from shared.cli import Own, stored_config
 from shared.datasets.config import DataConfig
 from shared.errors import UserError
 from shared.experiments.config import RunConfig
 from shared.schedulers.config import DiffusionConfig, NoiseConfig, SamplingConfig
 from shared.training.config import AveragesConfig, OptimizerConfig, TrainConfig
+
+STAGE = "stage 1"  # in messages
 
 
 @dataclass
@@ -33,24 +33,6 @@ class Config:
     run: RunConfig = field(default_factory=RunConfig)
 
 
-def config_from(saved: Any) -> Config:
-    """The config that a run stores.
-
-    Raises:
-        UserError: it is not a config of this stage.
-    """
-    parser = ArgumentParser(exit_on_error=False)
-    parser.add_class_arguments(Config)
-    try:
-        for name in saved.keys() - {"own_data", "own_network"}:  # of these alone, which are not imported here
-            if not isinstance(saved[name], dict) or "class_path" in saved[name]:
-                raise ValueError(f"{name} must hold names and values, and no class_path")
-        parsed = parser.instantiate(parser.parse_object(saved))
-    except Exception as error:  # jsonargparse lets through what the types' own parsing raises
-        raise UserError(f"this is not a config of stage 1: {' '.join(str(error).split())}") from None
-    return Config(**{name: getattr(parsed, name) for name in asdict(Config())})
-
-
 def model_config(saved: Any) -> tuple[Config, tuple[int, int, int]]:
     """The config and the shape (C, H, W) of the data that a checkpoint stores.
 
@@ -60,6 +42,6 @@ def model_config(saved: Any) -> tuple[Config, tuple[int, int, int]]:
     try:
         channels, height, width = map(int, saved["shape"])
     except (KeyError, TypeError, ValueError):
-        raise UserError("this is not a config of stage 1: it lacks the shape of the images") from None
-    config = config_from({key: value for key, value in saved.items() if key != "shape"})
-    return config, (channels, height, width)
+        raise UserError(f"this is not a config of {STAGE}: it lacks the shape of the images") from None
+    fields = {key: value for key, value in saved.items() if key != "shape"}
+    return stored_config(Config, fields, STAGE), (channels, height, width)

@@ -4,18 +4,16 @@ What there is to read: in `fit`, the loss is one line and the loop is one `for`.
 besides.
 """
 
-import contextlib
 import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from shared.cli import Parser, command, flat, read_yaml
-from shared.errors import UserError
-from task1_unconditional.config import Config, config_from, model_config
+from shared.cli import command
+from shared.options import TrainingOptions
+from task1_unconditional.config import STAGE, Config, model_config
 
 if TYPE_CHECKING:  # imported where they are used: torch takes seconds, and --help should not
-    from jsonargparse import Namespace
     from torch import nn
     from torch.utils.data import Dataset
 
@@ -71,49 +69,18 @@ def save_film(record: "RunRecord") -> Path | None:
     return pictures.save_film(frames, record.folder / "samples" / "training.gif") if frames else None
 
 
-def parse(arguments: list[str] | None = None) -> tuple[Config, Path | None, Path | None]:
-    """The config, the run to resume, and the run or file whose weights to start from."""
-    parser = Parser(prog="task1-train", description="Train an unconditional diffusion model on images.")
-    parser.add_argument(
-        "--config", action="config", help="YAML file; options after it override it (default: the demo's)"
-    )
-    parser.add_argument("--resume", type=Path | None, help="folder of a run to go on with")
-    parser.add_argument("--init_from", type=Path | None, help="run or checkpoint whose weights a new run starts from")
-    parser.add_argument("--trust", type=bool, default=False, help="run the code of one's own that a resumed run names")
-    parser.add_class_arguments(Config)
-    asked = parser.parse_args(arguments)
-    if asked.resume and (asked.init_from or asked.config):
-        parser.error("--resume goes on with a run as it was configured: leave out --config and --init-from")
-    if not asked.config:
-        parser.set_defaults(former(asked))
-        asked = parser.parse_args(arguments)
-    built = parser.instantiate(asked)
-    config = Config(**{name: getattr(built, name) for name in asdict(Config())})
-    return config, asked.resume, asked.init_from
+def read_source(source: Path) -> dict[str, Any]:
+    """The config that a run or checkpoint of this stage stores."""
+    from task1_unconditional.model import newest, read_facts
+
+    saved = read_facts(newest(source)).get("config", {})
+    model_config(saved)  # says so in one line if this is none of stage 1
+    return {name: value for name, value in saved.items() if name != "shape"}
 
 
-def former(asked: "Namespace") -> dict[str, Any]:
-    """What holds for the options that are not given, where there is no --config: that of the run which is gone on
-    with or started from, else the demo's. As dotted names.
-
-    Raises:
-        UserError: that run is none of stage 1, or its config names code of one's own and is not trusted.
-    """
-    if asked.resume:
-        saved = read_yaml(asked.resume / "config.yaml")
-        config = config_from(saved)  # says so in one line if this is no run of stage 1
-    elif asked.init_from:
-        from task1_unconditional.model import newest, read_facts
-
-        saved = read_facts(newest(asked.init_from)).get("config", {})
-        config, _ = model_config(saved)
-    else:
-        return flat(read_yaml(DEMO))
-    if (config.own_data or config.own_network) and not asked.trust:
-        source = asked.resume or asked.init_from
-        raise UserError(f"{source} names code of its own, which would be run: if you know it, add --trust true")
-    left_out = ("shape",) if asked.resume else ("shape", "run")  # a new run has a name of its own
-    return {name: value for name, value in saved.items() if name not in left_out}
+OPTIONS = TrainingOptions(
+    "task1-train", "Train an unconditional diffusion model on images.", Config, DEMO, STAGE, read_source
+)
 
 
 def prepare(config: Config, resume: Path | None, init_from: Path | None):
@@ -147,29 +114,24 @@ def prepare(config: Config, resume: Path | None, init_from: Path | None):
 
 def run() -> int:
     """Train; the exit status is 128 + the signal's number where one stopped it."""
-    config, resume, init_from = parse()
+    asked = OPTIONS.parse()
+    config = asked.config
 
     import torch
 
     from shared.training.loop import Interrupted
 
     torch.manual_seed(config.train.seed)  # the network's first weights
-    network, diffusion, data, record, checkpoint = prepare(config, resume, init_from)
+    network, diffusion, data, record, checkpoint = prepare(config, asked.resume, asked.init_from)
     print(f"run {record.folder}", file=sys.stderr)
     try:
-        fit(network, diffusion, data, config, record, checkpoint)
-        film = save_film(record)
+        with record.closing():
+            fit(network, diffusion, data, config, record, checkpoint)
+            film = save_film(record)
     except Interrupted as stopped:
-        record.close("interrupted")
         trust = " --trust true" if config.own_data or config.own_network else ""
         print(f"{stopped} and saved; go on with: task1-train --resume {record.folder}{trust}", file=sys.stderr)
         return 128 + stopped.number
-    except BaseException as error:
-        with contextlib.suppress(OSError, UserError):  # a full disk, perhaps: the first error is the one to report
-            state = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
-            record.close(state, str(error) or repr(error))
-        raise
-    record.close("finished")
     print(f"trained: {record.folder}")
     if film:
         print(f"pictures: {film.parent}")

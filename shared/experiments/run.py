@@ -15,10 +15,12 @@ it. `history.py` reads it.
     .lock            held while it is trained
 """
 
+import contextlib
 import json
 import os
 import shutil
 import time
+from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -184,6 +186,19 @@ class RunRecord:
         for name, value in figures.items():
             if name not in KEPT_OUT:
                 self._writer.add_scalar(name, value, n)
+
+    @contextlib.contextmanager
+    def closing(self) -> Iterator[None]:
+        """Note how what is done inside ends: finished, interrupted, or failed with the reason."""
+        try:
+            yield
+        except BaseException as error:
+            with contextlib.suppress(OSError, UserError):  # a full disk, perhaps: the first error is the one to report
+                self.close(
+                    "interrupted" if isinstance(error, KeyboardInterrupt) else "failed", str(error) or repr(error)
+                )
+            raise
+        self.close("finished")
 
     def close(self, state: str, reason: str | None = None) -> None:
         """Say how the run ended: "finished", "interrupted", or "failed" with the reason; and let go of the folder."""

@@ -47,7 +47,7 @@ class Run(Protocol):
         """Keep the figures of step n."""
 
 
-class Interrupted(Exception):
+class Interrupted(KeyboardInterrupt):
     """A signal asked the training to stop; everything is saved."""
 
     def __init__(self, number: int, n: int):

@@ -16,15 +16,15 @@ from PIL import Image
 
 import task1_unconditional
 from shared import pictures
-from shared.cli import read_yaml
+from shared.cli import read_yaml, stored_config
 from shared.experiments.history import Run
 from shared.metrics.report import judge_samples
 from shared.schedulers.config import Sampler, Spacing
 from shared.training.checkpoint import read_facts, read_tensors
-from task1_unconditional.config import Config, config_from, model_config
+from task1_unconditional.config import STAGE, Config, model_config
 from task1_unconditional.model import COMMITTED, load
 from task1_unconditional.tests.commands import NETWORK, TINY, do_evaluate, do_sample, do_train, figures, record
-from task1_unconditional.train import parse
+from task1_unconditional.train import OPTIONS
 
 
 def pixels(path: Path) -> np.ndarray:
@@ -101,10 +101,10 @@ def test_a_long_training_makes_a_film_that_can_be_watched(here, monkeypatch):
 
 
 def test_the_stored_config_is_the_one_that_was_asked_for(trained, here):
-    asked, *_ = parse(
+    asked = OPTIONS.parse(
         [*TINY, *"--train.steps 8 --train.log-every 2 --train.sample-every 4 --train.save-every 4".split()]
-    )
-    stored = config_from(read_yaml(trained / "config.yaml"))
+    ).config
+    stored = stored_config(Config, read_yaml(trained / "config.yaml"), STAGE)
     assert stored.network == asked.network and stored.sampling == asked.sampling and stored.data == asked.data
     assert stored.averages.swa_start == 3 and stored.optimizer.lr == 0.01 and stored.train.keep == 9
     asked.optimizer, asked.averages, asked.run, asked.train.keep = stored.optimizer, stored.averages, stored.run, 9
@@ -122,7 +122,7 @@ def test_every_field_comes_back_from_a_config_file(here):
         "sampling": {"eta": 0.5},
     }
     Path("c.yaml").write_text(yaml.safe_dump(options))
-    config, *_ = parse(["--config", "c.yaml"])
+    config = OPTIONS.parse(["--config", "c.yaml"]).config
     assert config.network.attention == ("none", "linear", "full") and config.optimizer.betas == (0.5, 0.6)
     from dataclasses import asdict
 
@@ -134,7 +134,7 @@ def test_every_field_comes_back_from_a_config_file(here):
 
 def test_the_committed_configs_are_valid():
     for path in (Path(task1_unconditional.__file__).parent / "configs").glob("*.yaml"):
-        parse(["--config", str(path)])
+        OPTIONS.parse(["--config", str(path)])
 
 
 def test_averages_differ_from_the_weights(trained):
@@ -164,7 +164,7 @@ def test_init_from_takes_a_file(trained, here):
 
 def test_yaml_and_command_line_together(here):
     Path("c.yaml").write_text("train: {steps: 3, batch: 5}\nnetwork: {width: 16}\n")
-    config, resume, init_from = parse(["--config", "c.yaml", "--train.batch", "6"])
+    config, resume, init_from, _ = vars(OPTIONS.parse(["--config", "c.yaml", "--train.batch", "6"])).values()
     assert (config.train.steps, config.train.batch, config.network.width) == (3, 6, 16)
     assert resume is None and init_from is None
 
