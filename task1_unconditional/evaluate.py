@@ -47,10 +47,12 @@ class EvaluateConfig:
 
 def table(facts: dict[str, Any]) -> str:
     """The figures as a Markdown table, with the protocol they hold for."""
+    from shared.experiments.figures import shown
+
     judged, protocol = facts["judge"], facts["protocol"]
     shares = " ".join(f"{share:.1%}" for share in judged["histogram"])
     floor = "not known" if judged["floor"] is None else f"{judged['floor']:.3f} ± {judged['floor_deviation']:.3f}"
-    ratio = "not known" if judged["ratio"] is None else f"{judged['ratio']:.1f}"
+    ratio = "not known" if judged["ratio"] is None else shown("judge_distance_over_floor", judged["ratio"])
     rows = [
         ("samples", protocol["n"]),
         ("weights, sampler, steps", f"{protocol['weights']}, {protocol['sampler']}, {protocol['steps']}"),

@@ -1,4 +1,4 @@
-"""Introduced in task 1; used by task 1.
+"""Introduced in task 1; used by tasks 1, 2.
 
 The one list of figures: what a name means to a reader, which way is better, and with how many digits it is shown.
 """
@@ -36,6 +36,11 @@ FIGURES: dict[str, Figure] = {
     "ssim": Figure("SSIM", "higher", ".3f"),
     "lpips": Figure("LPIPS", "lower", ".3f"),
     "st_lpips": Figure("ST-LPIPS", "lower", ".3f"),
+    "sharpness": Figure("sharpness (1: as the originals)", None, ".2f"),
+    "pca_psnr": Figure("PSNR of PCA with as many numbers, dB", None, ".2f"),
+    "judge_reconstruction_distance": Figure("judge distance to the originals", "lower", ".3f"),
+    "codebook_usage": Figure("codes used", "higher", ".1%"),
+    "codebook_perplexity": Figure("codebook perplexity", "higher", ".1f"),
     "rfid": Figure("reconstruction FID", "lower", ".2f"),
     # Likelihood, the training loss, and cost.
     "bits_per_dim": Figure("bits/dim", "lower", ".2f"),

@@ -1,4 +1,4 @@
-"""Introduced in task 1; used by task 1.
+"""Introduced in task 1; used by tasks 1, 2.
 
 Reading run folders, one's own and those of others: whatever a file in them holds, the worst that comes of it is a line
 that says which file is damaged. Free of torch, so that a list of runs is there at once.
@@ -43,7 +43,12 @@ def read_json(path: Path) -> dict[str, Any]:
 
 def is_number(value: Any) -> bool:
     """Whether a value from JSON is a number, and finite."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # JSON has integers of any length
+        return False
 
 
 def read_metrics(path: Path) -> tuple[list[dict[str, float]], int]:
@@ -103,7 +108,7 @@ class Evaluation:
             raise UserError(f"{path} is no evaluation: it lacks a protocol or figures; write it anew by evaluating")
         figures = {name: value for name, value in figures.items() if is_number(value)}
         amounts = [facts.get(name) if is_number(facts.get(name)) else None for name in ("step", "images", "seconds")]
-        return cls(path, str(facts.get("task")), *amounts, str(facts.get("main")), protocol, figures)
+        return cls(path, str(facts.get("task") or ""), *amounts, str(facts.get("main") or ""), protocol, figures)
 
 
 class Run:

@@ -1,4 +1,4 @@
-"""Introduced in task 1; used by task 1.
+"""Introduced in task 1; used by tasks 1, 2.
 
 Where a run comes from: command, code, packages and machine. The code itself is kept, not only the commit's name: a
 commit can be lost, and what is untried is rarely committed.
@@ -106,13 +106,13 @@ def is_source(path: Path) -> bool:
 
 
 def source_files(task: str) -> dict[str, Path]:
-    """Every source file that a run of a task (such as "task1") may depend on, by its name in the archive.
+    """Every source file that a run of a task ("task1", "task2-autoencoder") may depend on, by its name in the archive.
 
     The code of `shared` and of the task as it lies on the disk; what git does not track beside it; and, under
     `own/`, the modules of a person's own that were imported from the current folder.
     """
     files = {"pyproject.toml": ROOT / "pyproject.toml"}
-    for package in [ROOT / "shared", *ROOT.glob(f"{task}_*")]:
+    for package in [ROOT / "shared", *ROOT.glob(f"{task.partition('-')[0]}_*")]:
         for path in package.rglob("*"):
             if not LEFT_OUT & set(path.relative_to(ROOT).parts):
                 files[path.relative_to(ROOT).as_posix()] = path
