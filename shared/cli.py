@@ -1,4 +1,4 @@
-"""Introduced in task 1; used by task 1.
+"""Introduced in task 1; used by tasks 1, 2.
 
 The command line of every entry point: dataclasses are the schema and the defaults, a YAML file holds what differs, and
 any field can be set as `--section.field value`. jsonargparse does the work; here it is made to speak in one line.
@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
 import yaml
-from jsonargparse import ArgumentParser, Namespace, set_parsing_settings
+from jsonargparse import ArgumentParser, Namespace, get_loader, set_loader, set_parsing_settings
 
 from shared.errors import UserError
 
@@ -22,6 +22,9 @@ set_parsing_settings(docstring_parse_attribute_docstrings=True)  # the text unde
 Own = dict[str, Any]
 
 C = TypeVar("C")
+
+DEPTH, NODES = 50, 100_000  # levels and values in a YAML text: more than any config has
+their_loader = get_loader("yaml")  # YAML's safe one, but 1e-4 is a number
 
 
 class Parser(ArgumentParser):
@@ -50,14 +53,48 @@ def plain(argument: str) -> str:
     return "--" + name[2:].replace("-", "_") + equals + value
 
 
+def check_yaml(text: str) -> None:
+    """Raise YAMLError for a text of which a few lines exhaust the stack (by nesting) or the memory (by aliases)."""
+    sizes: dict[str | None, int] = {}  # of what has an anchor, with all that the aliases in it stand for
+    levels: list[list] = [[None, 0]]
+    for event in yaml.parse(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)):
+        if isinstance(event, yaml.CollectionStartEvent):
+            levels.append([event.anchor, 1])
+        elif isinstance(event, yaml.NodeEvent | yaml.CollectionEndEvent):
+            anchor, size = levels.pop() if isinstance(event, yaml.CollectionEndEvent) else (event.anchor, 1)
+            if isinstance(event, yaml.AliasEvent):
+                endless = anchor in [name for name, _ in levels]  # it stands for what holds it
+                size = NODES + 1 if endless else sizes.get(anchor, 1)
+            sizes[anchor] = size
+            levels[-1][1] += size
+        if len(levels) > DEPTH or levels[-1][1] > NODES:
+            raise yaml.YAMLError(f"it holds more than {DEPTH} levels or {NODES:,} values")
+
+
+def load_yaml(text: str) -> Any:
+    """What a YAML text says. Raises YAMLError for whatever is wrong with it."""
+    check_yaml(text)
+    try:
+        return their_loader(text)
+    except yaml.YAMLError:
+        raise
+    except Exception as error:  # of a value that its tag does not fit, such as !!bool x
+        raise yaml.YAMLError(f"{type(error).__name__}: {error}") from None
+
+
+set_loader("yaml", load_yaml, (yaml.YAMLError,))
+
+
 def read_yaml(path: Path) -> dict[str, Any]:
     """A YAML file of names and values, read without following any tag.
 
     Raises:
         UserError: it is not there, or not such a file.
     """
+    if path.exists() and not path.is_file():  # reading a pipe would wait for ever
+        raise UserError(f"cannot read {path}: it is no regular file")
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = load_yaml(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:

@@ -1,4 +1,4 @@
-"""Introduced in task 1; used by task 1.
+"""Introduced in task 1; used by tasks 1, 2.
 
 The one exception for mistakes that a person can mend: entry points print it as one line and exit
 with status 1.
@@ -15,4 +15,5 @@ class UserError(Exception):
         message.
         """
         message = super().__str__().rpartition(f"{__name__}.UserError: ")[2]
-        return " ".join(line.strip() for line in message.splitlines())
+        line = " ".join(line.strip() for line in message.splitlines())
+        return "".join(c if c.isprintable() else "?" for c in line)  # a name from elsewhere may steer a terminal

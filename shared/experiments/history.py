@@ -30,6 +30,8 @@ def read_json(path: Path) -> dict[str, Any]:
     Raises:
         UserError: it is not there, or not such a file.
     """
+    if path.exists() and not path.is_file():  # reading a pipe would wait for ever
+        raise UserError(f"{path} is no regular file: take it from a copy of the run")
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -55,7 +57,7 @@ def read_metrics(path: Path) -> tuple[list[dict[str, float]], int]:
     """The lines of a metrics.jsonl, by step; and how many lines could not be read. The last is unfinished after a
     kill, and not counted."""
     try:
-        text = path.read_text(encoding="utf-8", errors="replace")
+        text = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
     except OSError:
         return [], 0
     lines, bad = {}, 0
@@ -78,7 +80,9 @@ def is_locked(folder: Path) -> bool:
             return False
     except Timeout:
         return True
-    except OSError:  # a folder that cannot be written: nobody trains in it
+    except PermissionError:  # somebody else's: only they could know
+        return True
+    except OSError:  # nothing can be written there, by anybody
         return False
 
 
@@ -193,7 +197,10 @@ class Run:
 
 def is_run(folder: Path) -> bool:
     """Whether a folder is that of a run: every run writes its record.json first."""
-    return folder.is_dir() and (folder / "record.json").is_file()
+    try:
+        return folder.is_dir() and (folder / "record.json").is_file()
+    except OSError:  # somebody else's, and closed to others
+        return False
 
 
 def find_runs(root: Path) -> Iterator[Run]:

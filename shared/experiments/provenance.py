@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]  # of the code: a clone, or where a wheel was installed
-SOURCE = (".py", ".yaml", ".yml", ".toml", ".json", ".sh", ".cfg")
+SOURCE = (".py", ".yaml", ".yml", ".toml", ".sh")
 LARGEST = 1 << 20  # bytes: nobody writes a longer source file by hand
 LEFT_OUT = {"tests", "results", "__pycache__"}
 SAME_DAY = (1980, 1, 1, 0, 0, 0)  # of every file in an archive, so that the same code gives the same bytes
@@ -117,7 +117,8 @@ def source_files(task: str) -> dict[str, Path]:
             if not LEFT_OUT & set(path.relative_to(ROOT).parts):
                 files[path.relative_to(ROOT).as_posix()] = path
     for name in filter(None, (git("ls-files", "--others", "--exclude-standard", "-z") or "").split("\0")):
-        files[name] = ROOT / name
+        if not LEFT_OUT & set(Path(name).parts):
+            files[name] = ROOT / name
     files |= {f"own/{name}": path for name, path in own_modules().items()}
     return {name: path for name, path in sorted(files.items()) if is_source(path)}
 

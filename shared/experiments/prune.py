@@ -30,7 +30,10 @@ from shared.experiments.tables import clean, size, warn
 from shared.files import force
 
 LEFTOVER = ".pruned-" + "[0-9a-f]" * 16
-FILES = ("config.yaml", "record.json", "source*.zip", "changes.patch", "metrics.jsonl", LOCK, ".partial-*")
+FILES = (
+    *("config.yaml", "record.json", "source*.zip", "changes.patch", "metrics.jsonl", LOCK, ".partial-*"),
+    *("autoencoder.safetensors", "latents.json"),  # stage 2: what a diffusion decodes with, what was measured
+)
 FOLDERS = ("tensorboard", "checkpoints", "samples", "evaluations", LEFTOVER)
 CHECKPOINTS = ("step-*.safetensors", ".partial-*")
 DAY = 24 * 60 * 60.0

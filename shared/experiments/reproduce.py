@@ -26,6 +26,7 @@ from shared.experiments.tables import clean, warn
 TOTAL = 64 * LARGEST  # bytes of source, unpacked: far more than anybody writes
 MEMBERS = 10_000
 NO_ARCHIVE = (zipfile.BadZipFile, zlib.error, struct.error, EOFError, RuntimeError, ValueError, OverflowError)
+PARTS = {"autoencoder.safetensors": "--latents.autoencoder"}  # trained by another run, and kept with this one
 MACHINE = ("python", "platform", "processor", "cpus", "gpu")
 
 
@@ -83,7 +84,7 @@ def reproduce(run: str, out: str, folder: str = "runs") -> int:
     module = training_module(found, source)
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise UserError(f"{target} is there already: give a new folder as --out")
-    unpack(source, found.folder / "config.yaml", target)
+    unpack(source, [found.folder / name for name in ("config.yaml", *PARTS)], target)
     print(f"unpacked: {len(source)} files in {clean(target / 'code')}, which is code of the run: look whose it is")
     for line in [*changes(found), *missing(found)]:
         print(clean(line))
@@ -112,8 +113,8 @@ def training_module(run: Run, names: dict[str, bytes]) -> str:
     raise UserError(f"{run.folder / 'source.zip'} holds no {stage}_…/train.py: it is not the code of this run")
 
 
-def unpack(source: dict[str, bytes], config: Path, target: Path) -> None:
-    """Write the code and the config. What cannot be written whole is not there at all."""
+def unpack(source: dict[str, bytes], files: list[Path], target: Path) -> None:
+    """Write the code, and copy those of the run's files that there are. What cannot be written whole is not there."""
     made = not target.exists()
     target.mkdir(parents=True, exist_ok=True)
     try:
@@ -121,9 +122,11 @@ def unpack(source: dict[str, bytes], config: Path, target: Path) -> None:
             path = target / "code" / name
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(content)
-        (target / "config.yaml").write_bytes(config.read_bytes())
+        for file in filter(Path.is_file, files):
+            (target / file.name).write_bytes(file.read_bytes())
     except BaseException:  # a full disk, Ctrl-C
-        (target / "config.yaml").unlink(missing_ok=True)
+        for file in files:
+            (target / file.name).unlink(missing_ok=True)
         shutil.rmtree(target if made else target / "code", ignore_errors=True)
         raise
 
@@ -164,4 +167,5 @@ def options(run: Run) -> list[str]:
     """The options of the command: all is in config.yaml but the place."""
     steps, planned = run.record.get("step"), flat(run.config).get("train.steps")
     went_on = run.state == "finished" and isinstance(steps, int) and steps != planned  # by --resume --train.steps
-    return ["--config config.yaml --run.folder runs", *([f"--train.steps {steps}"] if went_on else [])]
+    parts = [f"{option} {name}" for name, option in PARTS.items() if (run.folder / name).is_file()]
+    return ["--config config.yaml --run.folder runs", *parts, *([f"--train.steps {steps}"] if went_on else [])]
