@@ -19,13 +19,13 @@ def run() -> int:
     import torch
 
     from shared.training.checkpoint import prefixed, read_facts, write_checkpoint
-    from task1_unconditional.model import read_weights
+    from shared.training.weights import read_weights
 
     state, path = read_weights(asked.run, "ema")
-    facts = read_facts(path)
+    facts = {name: value for name, value in read_facts(path).items() if name in ("step", "config")}
     tensors = prefixed("ema", {name: tensor.to(torch.bfloat16) for name, tensor in state.items()})
-    write_checkpoint(asked.file, tensors, {"step": facts["step"], "config": facts["config"]})
-    print(f"{asked.file}: {asked.file.stat().st_size / 2**20:.2f} MiB, step {facts['step']}")
+    write_checkpoint(asked.file, tensors, facts)
+    print(f"{asked.file}: {asked.file.stat().st_size / 2**20:.2f} MiB, step {facts.get('step')}")
     return 0
 
 

@@ -15,7 +15,8 @@ from shared.errors import UserError
 from shared.generation import batch_seeds, generate_steps, sampling_with
 from shared.schedulers.diffusion import Diffusion
 from shared.schedulers.samplers import Step, sampler_steps
-from shared.training.checkpoint import Checkpoints, load_into, read_facts, read_tensors
+from shared.training.checkpoint import load_into, read_facts
+from shared.training.weights import read_weights
 from task1_unconditional.config import Config, model_config
 
 COMMITTED = Path(__file__).parent / "results" / "digits.safetensors"
@@ -83,28 +84,6 @@ class Model:
             *_, last = self.steps(count, own_seed, **options)
             parts.append(last.x.clamp(-1, 1))
         return torch.cat(parts)
-
-
-def newest(source: Path) -> Path:
-    """The newest checkpoint of a run's folder; a file is itself. Raises UserError where there is none."""
-    return Checkpoints(source / "checkpoints").latest() if source.is_dir() else source
-
-
-def read_weights(source: Path, weights: str = "ema") -> tuple[dict[str, Tensor], Path]:
-    """One set of weights of a run's newest checkpoint, or of a file; and that file's path.
-
-    Raises:
-        UserError: there is no checkpoint, or it lacks these weights.
-    """
-    path = newest(source)
-    state = read_tensors(path, weights)
-    if read_facts(path).get("averages", {}).get(weights) == 0:
-        raise UserError(
-            f"{path}: averages.swa_start was not reached yet, so that its {weights} weights are none: choose others"
-        )
-    if not state:
-        raise UserError(f"{path} holds no {weights} weights: choose others with --weights")
-    return {name: tensor.float() for name, tensor in state.items()}, path
 
 
 def load(source: str | Path | None = None, *, weights: str = "ema", device: str = "cpu", trust: bool = False) -> Model:

@@ -34,7 +34,8 @@ def fit(
     resume: Path | None,
 ) -> None:
     """Train the network, and save samples of the same noise at intervals."""
-    from shared.training.loop import Part, device_for, train
+    from shared.training.loop import device_for, train
+    from shared.training.part import Part
     from task1_unconditional.model import Model
 
     diffusion.schedule.to(device_for(config.train))  # beside the data, or each step would wait for a copy
@@ -71,7 +72,8 @@ def save_film(record: "RunRecord") -> Path | None:
 
 def read_source(source: Path) -> dict[str, Any]:
     """The config that a run or checkpoint of this stage stores."""
-    from task1_unconditional.model import newest, read_facts
+    from shared.training.checkpoint import read_facts
+    from shared.training.weights import newest
 
     saved = read_facts(newest(source)).get("config", {})
     model_config(saved)  # says so in one line if this is none of stage 1
@@ -89,7 +91,8 @@ def prepare(config: Config, resume: Path | None, init_from: Path | None):
     from shared.precision import resolve
     from shared.training.checkpoint import Checkpoints, load_into, read_facts
     from shared.training.loop import check, check_same, device_for
-    from task1_unconditional.model import build_data, build_diffusion, build_network, read_weights
+    from shared.training.weights import read_weights
+    from task1_unconditional.model import build_data, build_diffusion, build_network
 
     data = build_data(config)
     check(data, config.train)

@@ -1,6 +1,6 @@
-"""Introduced in task 1; used by task 1.
+"""Introduced in task 1; used by tasks 1, 2.
 
-What can be configured about the U-Net; free of torch, so that `--help` answers at once.
+What can be configured about the U-Net and its parts; free of torch, so that `--help` answers at once.
 """
 
 from dataclasses import dataclass
@@ -9,6 +9,7 @@ from typing import Literal
 from jsonargparse.typing import ClosedUnitInterval, PositiveInt
 
 AttentionKind = Literal["none", "linear", "full"]
+DownKind = Literal["average", "max", "stride"]
 
 
 @dataclass
@@ -29,7 +30,7 @@ class UNetConfig:
     """attention heads"""
     patch: PositiveInt = 1
     """side of the squares that the stem folds into channels; 1 is a plain stem, 2 costs a quarter"""
-    down: Literal["average", "max", "stride"] = "average"
+    down: DownKind = "average"
     """how a level hands on to the next lower one"""
     up: Literal["nearest", "bilinear"] = "nearest"
     """how a level is enlarged on the way up, before a convolution"""

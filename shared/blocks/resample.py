@@ -1,7 +1,9 @@
-"""Introduced in task 1; used by task 1.
+"""Introduced in task 1; used by tasks 1, 2.
 
 Halving and doubling the resolution, and folding squares of pixels into channels.
 """
+
+from functools import partial
 
 import torch.nn.functional as F
 from einops import rearrange
@@ -15,7 +17,7 @@ DOWN = {
 
 
 class Upsample(nn.Module):
-    """Enlarge twofold, then convolve. Not a transposed convolution, whose overlaps leave a checkerboard."""
+    """Enlarge twofold, then convolve. A transposed convolution does both at once, and leaves a checkerboard."""
 
     def __init__(self, channels: int, out: int, mode: str):
         """`mode` is nearest or bilinear."""
@@ -26,6 +28,15 @@ class Upsample(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(B, channels, H, W) to (B, out, 2H, 2W)."""
         return self.conv(F.interpolate(x, scale_factor=2, mode=self.mode))
+
+
+UP = {
+    "nearest": partial(Upsample, mode="nearest"),
+    "bilinear": partial(Upsample, mode="bilinear"),
+    # Three taps laid down two pixels apart overlap on every second row and column: those get the sum of two taps,
+    # their neighbours one ("Deconvolution and checkerboard artifacts", Odena 2016).
+    "transposed": lambda channels, out: nn.ConvTranspose2d(channels, out, 3, stride=2, padding=1, output_padding=1),
+}
 
 
 def space_to_depth(x: Tensor, patch: int) -> Tensor:

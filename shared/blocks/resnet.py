@@ -1,6 +1,6 @@
-"""Introduced in task 1; used by task 1.
+"""Introduced in task 1; used by tasks 1, 2.
 
-The residual block, told the time by scaling and shifting its features.
+The residual block, told the time by scaling and shifting its features; or, in an autoencoder, told nothing.
 """
 
 from typing import NamedTuple
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 class Context(NamedTuple):
     """What every block of a network is told besides its input."""
 
-    vector: Tensor  # (B, E): the time, and later whatever else fits into one vector
+    vector: Tensor | None = None  # (B, E): the time, and later whatever else fits into one vector
 
 
 def group_norm(channels: int) -> nn.GroupNorm:
@@ -33,15 +33,36 @@ def zeroed(module: nn.Module) -> nn.Module:
     return module
 
 
-class ResidualBlock(nn.Module):
-    """Two convolutions around a scale and shift from the context: adaptive group norm (Dhariwal 2021)."""
+class Modulation(nn.Linear):
+    """Scales and shifts features by what the context says: adaptive group norm (Dhariwal 2021), after its norm."""
 
-    def __init__(self, channels: int, out: int, context: int, dropout: float = 0.0):
-        """From `channels` to `out` features, with a context vector of `context` numbers."""
+    def __init__(self, context: int, channels: int):
+        """For `channels` features, from a context vector of `context` numbers."""
+        super().__init__(context, 2 * channels)
+
+    def forward(self, h: Tensor, c: Context) -> Tensor:
+        """(B, channels, H, W) to the same."""
+        scale, shift = super().forward(F.silu(c.vector))[..., None, None].chunk(2, dim=1)  # each (B, channels, 1, 1)
+        return torch.addcmul(shift, h, 1 + scale)  # shift + h · (1 + scale), in one pass over memory
+
+
+class Unmodulated(nn.Module):
+    """In the place of `Modulation` where there is no context."""
+
+    def forward(self, h: Tensor, c: Context) -> Tensor:
+        """(B, channels, H, W), handed on."""
+        return h
+
+
+class ResidualBlock(nn.Module):
+    """Two convolutions and between them, if there is a context, its scale and shift; added to the input."""
+
+    def __init__(self, channels: int, out: int, context: int | None, dropout: float = 0.0):
+        """From `channels` to `out` features, with a context vector of `context` numbers, or None."""
         super().__init__()
         self.norm1 = group_norm(channels)
         self.conv1 = nn.Conv2d(channels, out, 3, padding=1)
-        self.modulation = nn.Linear(context, 2 * out)
+        self.modulation = Unmodulated() if context is None else Modulation(context, out)
         self.norm2 = group_norm(out)
         self.dropout = nn.Dropout(dropout)
         self.conv2 = zeroed(nn.Conv2d(out, out, 3, padding=1))
@@ -50,7 +71,6 @@ class ResidualBlock(nn.Module):
     def forward(self, x: Tensor, c: Context) -> Tensor:
         """(B, channels, H, W) to (B, out, H, W)."""
         h = self.conv1(F.silu(self.norm1(x)))  # (B, out, H, W)
-        scale, shift = self.modulation(F.silu(c.vector))[..., None, None].chunk(2, dim=1)  # each (B, out, 1, 1)
-        h = torch.addcmul(shift, self.norm2(h), 1 + scale)  # shift + norm · (1 + scale), in one pass over memory
+        h = self.modulation(self.norm2(h), c)  # (B, out, H, W)
         h = self.conv2(self.dropout(F.silu(h)))
         return self.skip(x) + h

@@ -1,28 +1,20 @@
-"""Introduced in task 1; used by task 1.
+"""Introduced in task 1; used by tasks 1, 2.
 
 The U-Net of diffusion models: down through levels of falling resolution, and up again with every block's
 features at hand (Ronneberger 2015; DDPM, appendix B; ADM, section 3).
 """
 
+from functools import partial
+
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from shared.blocks.attention import ATTENTION
 from shared.blocks.config import UNetConfig
 from shared.blocks.embeddings import TimeEmbedding
-from shared.blocks.resample import DOWN, Upsample, depth_to_space, space_to_depth
+from shared.blocks.resample import DOWN, UP, depth_to_space, space_to_depth
 from shared.blocks.resnet import Context, ResidualBlock, group_norm, zeroed
-
-
-class Stage(nn.Sequential):
-    """A residual block and what follows it at the same resolution; each part is called with the context."""
-
-    def forward(self, x: Tensor, c: Context) -> Tensor:
-        """(B, channels, H, W) to (B, out, H, W)."""
-        for part in self:
-            x = part(x, c)
-        return x
+from shared.blocks.stage import stage
 
 
 class UNet(nn.Module):
@@ -52,11 +44,7 @@ class UNet(nn.Module):
         self.time = TimeEmbedding(config.width, context, config.time_dropout)
         self.stem = nn.Conv2d(channels * area, widths[0], 3, padding=1)
 
-        def stage(before: int, after: int, kind: str) -> Stage:
-            parts = [ResidualBlock(before, after, context, config.dropout)]
-            if kind != "none":
-                parts.append(ATTENTION[kind](after, config.heads))
-            return Stage(*parts)
+        make = partial(stage, heads=config.heads, context=context, dropout=config.dropout)
 
         self.down = nn.ModuleList()  # level by level: its stages
         self.shrink = nn.ModuleList()  # between the levels
@@ -66,24 +54,24 @@ class UNet(nn.Module):
                 self.shrink.append(DOWN[config.down](now))
             stages = nn.ModuleList()
             for _ in range(config.blocks):
-                stages.append(stage(now, width, kind))
+                stages.append(make(now, width, kind))
                 now = width
                 skips.append(width)
             self.down.append(stages)
 
         self.middle = nn.ModuleList(
-            [stage(now, now, config.middle_attention), ResidualBlock(now, now, context, config.dropout)]
+            [make(now, now, config.middle_attention), ResidualBlock(now, now, context, config.dropout)]
         )
 
         self.up = nn.ModuleList()
         self.enlarge = nn.ModuleList()
         for level, (width, kind) in reversed(list(enumerate(zip(widths, config.attention, strict=True)))):
             if level < len(widths) - 1:
-                self.enlarge.append(Upsample(now, width, config.up))
+                self.enlarge.append(UP[config.up](now, width))
                 now = width
             stages = nn.ModuleList()
             for _ in range(config.blocks):
-                stages.append(stage(now + skips.pop(), width, kind))
+                stages.append(make(now + skips.pop(), width, kind))
                 now = width
             self.up.append(stages)
         self.norm = group_norm(now)

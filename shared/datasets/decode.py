@@ -1,4 +1,4 @@
-"""Introduced in task 1; used by task 1.
+"""Introduced in task 1; used by tasks 1, 2.
 
 One image file into pixels: any mode becomes 8-bit greyscale or colour, upright, of the size asked for.
 """
@@ -18,6 +18,8 @@ ORIENTATION, SIDEWAYS = 0x0112, (5, 6, 7, 8)  # EXIF: the tag, and its values th
 
 # Pillow warns of an image above its limit and refuses one of twice that; `open_image` refuses both.
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+# And of EXIF data that it cannot read, which nobody needs; what is wrong with the pixels is an exception.
+warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
 
 
 @functools.cache

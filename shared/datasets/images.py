@@ -1,6 +1,6 @@
-"""Introduced in task 1; used by task 1.
+"""Introduced in task 1; used by tasks 1, 2.
 
-The two forms of a data set, with one face: the whole set as one tensor, or files decoded one by one.
+The forms of a data set, with one face: the whole set as one tensor, or files decoded one by one.
 
 Both yield `(x, cond)`: `x` (C, H, W) float32 in [-1, 1] and `cond` {"label": long scalar}; both have `shape`
 (C, H, W) and `classes`. Whatever is random in an item is drawn from torch's generator, which the training loop
@@ -37,6 +37,27 @@ class InMemory(Dataset):
 
     def __getitem__(self, i: int) -> Item:
         return to_unit(self.images[i]), {"label": self.labels[i]}
+
+
+class Tensors(Dataset):
+    """Any samples held as one tensor, such as latents: `x` float (N, …), and conditions (N, …) by name.
+
+    They are given as they are: the range [-1, 1] of images does not hold for them.
+    """
+
+    ranged = False
+
+    def __init__(self, x: Tensor, cond: dict[str, Tensor]) -> None:
+        if any(len(values) != len(x) for values in cond.values()):
+            raise ValueError(f"{len(x)} samples need as many of each condition")
+        self.x, self.cond = x, cond
+        self.shape = tuple(x.shape[1:])
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+    def __getitem__(self, i: int) -> Item:
+        return self.x[i], {name: values[i] for name, values in self.cond.items()}
 
 
 class ImageFolder(Dataset):

@@ -1,4 +1,4 @@
-"""Introduced in task 1; used by task 1.
+"""Introduced in task 1; used by tasks 1, 2.
 
 Where image files come from: a folder tree or a zip, with one face. `names` are sorted paths with forward
 slashes, `open` gives one file's bytes, `where` names it to a person. Both can be sent to loader processes.
@@ -49,6 +49,8 @@ class Tree:
         self.names = sorted(filter(is_image, names))
 
     def open(self, name: str) -> BinaryIO:
+        if not (self.path / name).is_file():  # a pipe, say: to open it would wait for ever
+            raise ValueError("it is no file")
         return open(self.path / name, "rb")
 
     def where(self, name: str) -> str:
@@ -113,7 +115,7 @@ def open_source(path: Path) -> Tree | Archive:
         raise UserError(f"{path} does not exist: --data.root must name a folder or zip of images")
     if path.is_dir():
         source = Tree(path)
-    elif zipfile.is_zipfile(path):
+    elif path.is_file() and zipfile.is_zipfile(path):
         source = Archive(path)
     else:
         raise UserError(f"{path} is neither a folder nor a whole zip: --data.root must name one of images")

@@ -8,8 +8,9 @@ from torch import nn
 
 from shared.blocks.attention import ATTENTION, Attention, LinearAttention
 from shared.blocks.embeddings import TimeEmbedding, sinusoidal
-from shared.blocks.resample import DOWN, Upsample, depth_to_space, space_to_depth
+from shared.blocks.resample import DOWN, UP, Upsample, depth_to_space, space_to_depth
 from shared.blocks.resnet import Context, ResidualBlock, group_norm
+from shared.blocks.stage import stage
 
 BOTH = pytest.mark.parametrize("kind", [Attention, LinearAttention])
 
@@ -42,6 +43,11 @@ def residual(channels, out):
     return block, lambda x: block(x, Context(normal(len(x), 8, seed=3)))
 
 
+def told_nothing(channels, out):
+    block = ResidualBlock(channels, out, None)
+    return block, lambda x: block(x, Context())
+
+
 def attention(kind):
     def build(channels, out):
         block = kind(channels, heads=2)
@@ -52,7 +58,7 @@ def attention(kind):
 
 def upsample(mode):
     def build(channels, out):
-        block = Upsample(channels, out, mode)
+        block = UP[mode](channels, out)
         return block, block
 
     return build
@@ -69,10 +75,12 @@ BLOCKS = {
         1,
         True,
     ),  # how it is made, how it changes the size, whether it changes the channels
+    "residual without context": (told_nothing, 1, True),
     "attention": (attention(Attention), 1, False),
     "linear attention": (attention(LinearAttention), 1, False),
     "upsample nearest": (upsample("nearest"), 2, True),
     "upsample bilinear": (upsample("bilinear"), 2, True),
+    "upsample transposed": (upsample("transposed"), 2, True),
     "stride": (stride, 0.5, False),
 }
 
@@ -97,7 +105,7 @@ def test_shapes(name, size):
         assert call(normal(2, channels, *size)).shape == expected
 
 
-@pytest.mark.parametrize("build", [residual, attention(Attention), attention(LinearAttention)])
+@pytest.mark.parametrize("build", [residual, told_nothing, attention(Attention), attention(LinearAttention)])
 def test_a_fresh_block_is_the_identity(build):
     """Its branch ends in zeros; where the channels change, it is the skip convolution."""
     block, call = build(8, 8)
@@ -106,7 +114,7 @@ def test_a_fresh_block_is_the_identity(build):
     assert torch.equal(call(x), x)
 
 
-@pytest.mark.parametrize("build", [residual, attention(Attention), attention(LinearAttention)])
+@pytest.mark.parametrize("build", [residual, told_nothing, attention(Attention), attention(LinearAttention)])
 def test_samples_of_a_batch_do_not_see_each_other(build):
     block, call = build(8, 8)
     perturbed(block)
@@ -207,6 +215,17 @@ def test_residual_block_is_adaptive_group_norm():
     torch.testing.assert_close(block(x, Context(vector)), expected, rtol=1e-10, atol=1e-10)
 
 
+def test_a_residual_block_without_context_is_one_whose_context_says_nothing():
+    """The same parameters but the modulation's; where that is zero, scale 1 and shift 0, the same output."""
+    told, untold = perturbed(ResidualBlock(8, 12, 5)), perturbed(ResidualBlock(8, 12, None))
+    assert set(told.state_dict()) - set(untold.state_dict()) == {"modulation.weight", "modulation.bias"}
+    told.load_state_dict(untold.state_dict(), strict=False)
+    for parameter in told.modulation.parameters():
+        nn.init.zeros_(parameter)
+    x = normal(2, 8, 6, 6)
+    torch.testing.assert_close(untold(x, Context()), told(x, Context(normal(2, 5))), rtol=1e-12, atol=1e-12)
+
+
 def test_residual_block_listens_to_each_samples_context():
     block, x = perturbed(ResidualBlock(8, 8, 5)), normal(1, 8, 4, 4).expand(2, 8, 4, 4)
     out = block(x, Context(normal(2, 5, seed=3)))
@@ -218,6 +237,15 @@ def test_dropout_only_in_training():
     assert not torch.equal(block(x, c), block(x, c))
     block.eval()
     assert torch.equal(block(x, c), block(x, c))
+
+
+def test_a_stage_is_a_residual_block_and_then_attention():
+    x, c = normal(2, 4, 4, 4), Context(normal(2, 5))
+    for kind, parts in (("none", 1), ("linear", 2), ("full", 2)):
+        whole = perturbed(stage(4, 8, kind, 2, context=5))
+        h = whole[0](x, c)
+        assert len(whole) == parts and torch.equal(whole(x, c), whole[1](h, c) if parts == 2 else h)
+    assert stage(4, 8, "none", 2, dropout=0.3)[0].dropout.p == 0.3
 
 
 @pytest.mark.parametrize("channels", [1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 50, 64, 96, 128, 192, 256, 1024])
@@ -269,6 +297,33 @@ def test_upsample_enlarges_then_convolves(mode):
         large = one @ x @ one.T
     expected = F.conv2d(large, block.conv.weight, block.conv.bias, padding=1)
     torch.testing.assert_close(block(x), expected, rtol=1e-10, atol=1e-10)
+
+
+def nyquist(y):
+    """Energy that changes sign from each pixel to the next, over that of the mean. y: (1, 1, even, even)."""
+    energy = torch.fft.fft2(y)[0, 0].abs().square()
+    h, w = y.shape[2] // 2, y.shape[3] // 2
+    return ((energy[h, 0] + energy[0, w] + energy[h, w]) / energy[0, 0]).item()
+
+
+def test_transposed_taps_overlap_unevenly():
+    """Taps of 1 on an image of 1: each pixel is reached by 1, 2 or 4 of them, in a checkerboard; by hand.
+
+    Along a side 1, 2, 1, 2, …: mean 3/2 and amplitude 1/2, and the image is the product of two such.
+    """
+    block, x = UP["transposed"](1, 1).double(), torch.ones(1, 1, 8, 8, dtype=torch.float64)
+    nn.init.ones_(block.weight)
+    nn.init.zeros_(block.bias)
+    y = block(x)[..., 2:-2, 2:-2]
+    assert torch.equal(y[0, 0, :2, :2], torch.tensor([[1.0, 2.0], [2.0, 4.0]]).double())
+    torch.testing.assert_close(nyquist(y), (2 * 0.75**2 + 0.25**2) / 2.25**2)
+
+
+@pytest.mark.parametrize("mode", ["nearest", "bilinear"])
+def test_enlarging_before_the_convolution_leaves_no_checkerboard(mode):
+    """Whatever the weights: what they see is the same everywhere."""
+    block = perturbed(UP[mode](1, 1))
+    assert nyquist(block(torch.ones(1, 1, 8, 8, dtype=torch.float64))[..., 2:-2, 2:-2]) < 1e-25
 
 
 # --- time ---------------------------------------------------------------------------------------------------

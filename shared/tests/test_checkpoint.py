@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import nn
 
@@ -21,6 +22,7 @@ from shared.tests.faults import State, failing, restored
 from shared.training.averages import Averages
 from shared.training.checkpoint import (
     Checkpoints,
+    digest,
     load_into,
     prefixed,
     read_facts,
@@ -163,16 +165,54 @@ def test_the_optimizer_goes_on_where_it_was(name, momentum, checkpoints):
     part = tiny.part()
     averages, optimizer = Averages(part.model, part.averages), build_optimizer(part.model, config)
     trained(part.model, optimizer, 3)
-    path = checkpoints.save(3, part.model, averages, optimizer, {})
+    path = checkpoints.save(3, [tiny.Whole(part.model, averages, optimizer)], {})
     trained(part.model, optimizer, 2)
 
     other = tiny.Net()
     resumed = build_optimizer(other, config)
-    assert restore(path, other, Averages(other, part.averages), resumed) == 3
+    assert restore(path, [tiny.Whole(other, Averages(other, part.averages), resumed)]) == 3
     trained(other, resumed, 2)
     assert all(torch.equal(a, b) for a, b in zip(part.model.parameters(), other.parameters(), strict=True))
     groups = [{k: v for k, v in o.param_groups[0].items() if k != "params"} for o in (optimizer, resumed)]
-    assert {k: list(v) if isinstance(v, tuple) else v for k, v in groups[0].items()} == groups[1]
+    assert groups[0] == groups[1]
+
+
+class Unreached(nn.Module):
+    """A network with a parameter that no gradient reaches before `open` is set."""
+
+    def __init__(self):
+        super().__init__()
+        self.used, self.idle, self.open = nn.Linear(2, 2), nn.Linear(2, 2), False
+
+    def forward(self, x):
+        return self.idle(self.used(x)) if self.open else self.used(x)
+
+
+def test_a_parameter_that_no_gradient_has_reached(checkpoints):
+    """It has no state in the optimizer, and still counts from zero when its first gradient comes after a resume."""
+
+    def steps(model, optimizer, n):
+        for i in range(n):
+            torch.manual_seed(i)
+            model(torch.randn(3, 2)).square().sum().backward()
+            optimizer.step()
+            optimizer.zero_grad()
+
+    config = OptimizerConfig(weight_decay=0.1)
+    model = Unreached()
+    averages, optimizer = Averages(model, tiny.part().averages), build_optimizer(model, config)
+    steps(model, optimizer, 3)
+    path = checkpoints.save(3, [tiny.Whole(model, averages, optimizer)], {})
+    other = Unreached()
+    resumed = build_optimizer(other, config)
+    restore(path, [tiny.Whole(other, Averages(other, tiny.part().averages), resumed)])
+    assert len(resumed.state) == len(optimizer.state) == 2
+    for network in (model, other):
+        network.open = True
+    steps(model, optimizer, 2)
+    steps(other, resumed, 2)
+    assert all(torch.equal(a, b) for a, b in zip(model.parameters(), other.parameters(), strict=True))
+    assert resumed.state[other.idle.weight]["step"] == 2 and resumed.state[other.used.weight]["step"] == 5
 
 
 def test_averages_and_model_are_kept_apart(checkpoints):
@@ -197,10 +237,22 @@ def test_only_the_newest_are_kept(tmp_path):
 
 def test_other_files_in_the_folder_are_left_alone(checkpoints):
     checkpoints.folder.mkdir()
-    (checkpoints.folder / "notes.txt").write_text("mine")
+    mine = ["notes.txt", "step-00000001 of yesterday.safetensors", "step-best.safetensors"]
+    for name in mine:
+        (checkpoints.folder / name).write_text("mine")
     partial(checkpoints.folder / "step-00000007.safetensors").write_text("a kill's")
-    State(1).save(checkpoints)
-    assert sorted(p.name for p in checkpoints.folder.iterdir()) == ["notes.txt", "step-00000001.safetensors"]
+    for n in (1, 2, 3):
+        State(n).save(checkpoints)
+    assert [path.name for path in checkpoints.all()] == ["step-00000002.safetensors", "step-00000003.safetensors"]
+    assert sorted(set(checkpoints.folder.iterdir()) - set(checkpoints.all())) == [checkpoints.folder / n for n in mine]
+
+
+def test_the_newest_is_that_of_the_largest_step(checkpoints):
+    """Also where the name grows by a digit."""
+    checkpoints.folder.mkdir()
+    for n in (99_999_999, 100_000_000, 2):
+        (checkpoints.folder / f"step-{n:08d}.safetensors").write_text("")
+    assert [int(path.stem[5:]) for path in checkpoints.all()] == [2, 99_999_999, 100_000_000]
 
 
 def test_whoever_may_read_the_folder_may_read_the_file(checkpoints):
@@ -210,6 +262,12 @@ def test_whoever_may_read_the_folder_may_read_the_file(checkpoints):
         assert stat.S_IMODE(State(1).save(checkpoints).stat().st_mode) == 0o644
     finally:
         os.umask(before)
+
+
+def test_the_same_state_makes_the_same_file(checkpoints):
+    """Byte for byte, so that two runs can be compared by their files."""
+    contents = {State(3).save(checkpoints).read_bytes() for _ in range(6)}
+    assert len(contents) == 1
 
 
 def test_the_state_is_copied():
@@ -318,17 +376,99 @@ def test_a_folder_without_checkpoints(checkpoints):
         checkpoints.latest()
 
 
-def test_a_later_format(tmp_path):
-    path = tmp_path / "new.safetensors"
-    write_checkpoint(path, {}, {"format": 2})
-    with pytest.raises(UserError, match="has checkpoint format 2; this version reads 1"):
-        read_facts(path)
+@pytest.mark.parametrize("version", [1, 3, "2", None, [2] * 999])
+def test_another_format(version, tmp_path):
+    path = tmp_path / "other.safetensors"
+    write_checkpoint(path, {}, {"format": version})
+    for read in (read_facts, lambda p: read_tensors(p, "model"), restored):
+        with pytest.raises(UserError, match="has checkpoint format .{1,9}; this version reads 2: use the version"):
+            read(path)
 
 
 def test_a_model_for_sampling_cannot_be_resumed(tmp_path):
     path = tmp_path / "model.safetensors"
     write_checkpoint(path, prefixed("ema", tiny.Net().state_dict()), {"config": {}})
     with pytest.raises(UserError, match="model for sampling only.*--init-from"):
+        restored(path)
+
+
+FACTS = [
+    {"step": "3"},
+    {"step": 2.5},
+    {"step": True},
+    {"step": -1},
+    {"step": 2**63},
+    {"step": float("nan")},
+    {"step": None},
+    {"config": []},
+    {"config": "words"},
+    {"averages": []},
+    {"averages": {}},
+    {"averages": {"ema": 1}},
+    {"averages": {"ema": 1, "swa": "1"}},
+    {"averages": {"ema": 1, "swa": -1}},
+    {"optimizer": 3},
+    {"digests": []},
+]
+
+
+def content(path: Path) -> tuple[dict[str, torch.Tensor], dict]:
+    """All tensors and facts of a file, read without this project's code."""
+    with safe_open(path, framework="pt") as file:
+        facts = json.loads(file.metadata()["checkpoint"])
+        return {name: file.get_tensor(name).clone() for name in file.keys()}, facts
+
+
+@pytest.mark.parametrize("wrong", [*FACTS, *("digest", "digests", "averages", "config", "step")], ids=str)
+def test_facts_of_another_kind_or_missing(wrong, checkpoints):
+    """Valid JSON with a valid digest: no damage, but no checkpoint that was written here."""
+    source = State(3).save(checkpoints)
+    tensors, facts = content(source)
+    facts = {k: v for k, v in facts.items() if k != wrong} | (wrong if isinstance(wrong, dict) else {})
+    if wrong != "digest":
+        facts.pop("digest")
+        facts["digest"] = digest(json.dumps(facts))
+    save_file(tensors, source, metadata={"checkpoint": json.dumps(facts)})
+    with pytest.raises(UserError, match="is not a checkpoint of this project, or is damaged"):
+        restored(source)
+
+
+def test_an_unusable_checkpoint_says_which_one_is_left(tmp_path):
+    """The newest that is older; the message holds what a person does next."""
+    checkpoints = Checkpoints(tmp_path, keep=3)
+    first, second, third = (State(n).save(checkpoints) for n in (1, 2, 3))
+    for path in (first, second, third):
+        path.write_text("no checkpoint")
+    expected = [
+        "there is no earlier one beside it: give another, or train again",
+        f"remove it, and --resume goes on from {first.name}",
+        f"remove it, and --resume goes on from {second.name}",
+    ]
+    for path, words in zip((first, second, third), expected, strict=True):
+        with pytest.raises(UserError) as error:
+            restored(path)
+        assert str(error.value) == f"{path} is not a checkpoint of this project, or is damaged; {words}"
+
+
+@pytest.mark.parametrize(
+    ("other", "message"),
+    [
+        (OptimizerConfig(name="sgd"), "exp_avg is .* there and missing here"),
+        (OptimizerConfig(betas=(0.5, 0.6)), r"betas is \[0.9, 0.99\] there and \[0.5, 0.6\] here"),
+        (OptimizerConfig(weight_decay=0.3), "weight_decay is 0.0 there and 0.3 here"),
+    ],
+)
+def test_a_checkpoint_of_another_optimizer(other, message, checkpoints):
+    path, state = State(2).save(checkpoints), State(0)
+    with pytest.raises(UserError, match=f"of another optimizer: .*{message}"):
+        restore(path, [tiny.Whole(state.model, state.averages, build_optimizer(state.model, other))])
+
+
+def test_moments_of_another_shape(checkpoints):
+    """An optimizer takes them unseen, and its step would then read beyond their end."""
+    path, name = State(2).save(checkpoints), "optimizer.state.layers.0.weight.exp_avg"
+    write_checkpoint(path, content(path)[0] | {name: torch.zeros(2)}, read_facts(path))
+    with pytest.raises(UserError, match=r"of another optimizer: .*exp_avg is \(2,\) there and \(8, 17\) here"):
         restored(path)
 
 

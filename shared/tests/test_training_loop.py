@@ -22,7 +22,8 @@ from shared.tests.faults import failing
 from shared.tests.tiny import CONFIG, Run, data, fit, part
 from shared.training.checkpoint import Checkpoints, read_facts, read_tensors
 from shared.training.config import AveragesConfig, OptimizerConfig
-from shared.training.loop import Interrupted, Part, TrainStep, check, check_same, flat, train
+from shared.training.loop import Interrupted, TrainStep, check, check_same, flat, train
+from shared.training.part import Part
 
 
 def everything(run: Run) -> tuple[dict[str, torch.Tensor], dict]:

@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from shared.datasets.images import InMemory
 from shared.training.averages import Averages
 from shared.training.config import AveragesConfig, OptimizerConfig, TrainConfig
-from shared.training.loop import Part, train
+from shared.training.loop import train
+from shared.training.part import Part
 
 CONFIG = TrainConfig(steps=6, batch=4, device="cpu", log_every=1, sample_every=0, save_every=0)
 
@@ -41,6 +42,15 @@ def data(size: int = 13) -> InMemory:
     generator = torch.Generator().manual_seed(5)
     images = torch.randint(0, 256, (size, 1, 4, 4), generator=generator, dtype=torch.uint8)
     return InMemory(images, torch.arange(size) % 3, ["a", "b", "c"])
+
+
+class Whole(NamedTuple):
+    """What a checkpoint holds of a part, outside a training."""
+
+    model: nn.Module
+    averages: Averages
+    optimizer: torch.optim.Optimizer
+    name: str = ""
 
 
 class Run:

@@ -1,88 +1,146 @@
-"""Introduced in task 1; used by task 1.
+"""Introduced in task 1; used by tasks 1, 2.
 
 A checkpoint is one safetensors file: tensors under `model.`, `ema.`, `swa.` and `optimizer.`, and in its header, as
 JSON, the step, the config and whatever else is a number. One file means one rename, so a save can be killed anywhere.
 Nothing in it is ever unpickled. A committed model is the same file with fewer tensors.
+
+safetensors does not see a bit that a disk or a copy has turned. The header therefore holds a digest of each tensor, and
+one of the JSON, and what is read is compared with them.
 """
 
 import contextlib
+import hashlib
 import json
 import os
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
-from torch.distributed.checkpoint.state_dict import (
-    StateDictOptions,
-    get_optimizer_state_dict,
-    set_optimizer_state_dict,
-)
 
 from shared.errors import UserError
 from shared.files import partial, write_whole
 from shared.training.averages import Averages
+from shared.training.state import load_into, load_optimizer, optimizer_state, prefixed
 
-FORMAT = 1
-FLAT = StateDictOptions(flatten_optimizer_state_dict=True)  # plain keys to tensors and numbers
+FORMAT = 2
+NO_CHECKPOINT = (SafetensorError, KeyError, ValueError, TypeError, OSError, RecursionError, MemoryError)
 
 
-def prefixed(prefix: str, state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The state with a prefix before each name; copies, as safetensors refuses tensors that share memory."""
-    return {f"{prefix}.{name}": value.detach().cpu().clone().contiguous() for name, value in state.items()}
+class Savable(Protocol):
+    """A network at training, with all that its next step depends on."""
+
+    name: str  # of every part but the first, which has none
+    model: nn.Module
+    averages: Averages
+    optimizer: torch.optim.Optimizer
+
+
+def digest(content: Tensor | str) -> str:
+    """128 bits, as hexadecimal digits; of a tensor, over its type and shape as well."""
+    if isinstance(content, str):
+        return hashlib.blake2b(content.encode(), digest_size=16).hexdigest()
+    code = hashlib.blake2b(f"{content.dtype} {tuple(content.shape)} ".encode(), digest_size=16)
+    content = content.detach().cpu().contiguous().reshape(-1)
+    code.update(content.view(torch.uint8).numpy())  # as bytes: numpy has no bfloat16
+    return code.hexdigest()
 
 
 def write_checkpoint(path: Path, tensors: dict[str, Tensor], facts: dict[str, Any]) -> None:
     """Write tensors and JSON facts as one file, whole or not at all."""
-    header = {"checkpoint": json.dumps({"format": FORMAT, **facts})}
-    # Not save_file: it writes to a temporary file with a name of its own, which a kill would leave behind.
-    write_whole(path, lambda temporary: temporary.write_bytes(save(tensors, metadata=header)))
+    facts = {"format": FORMAT, **facts, "digests": {name: digest(tensor) for name, tensor in tensors.items()}}
+    facts["digest"] = digest(json.dumps(facts))
+    # Not save_file: it writes to a temporary file with a name of its own, which a kill would leave behind. And one
+    # entry, as safetensors writes several in any order: the same run makes the same file.
+    content = save(tensors, metadata={"checkpoint": json.dumps(facts)})
+    write_whole(path, lambda temporary: temporary.write_bytes(content))
+
+
+def unusable(path: Path, what: str = "is not a checkpoint of this project, or is damaged") -> UserError:
+    """What is wrong with a checkpoint, and what to do."""
+    here = Checkpoints(path.parent).all()
+    advice = "give another, written by a train command"
+    if path in here[1:]:
+        advice = f"remove it, and --resume goes on from {here[here.index(path) - 1].name}"
+    elif path in here:
+        advice = "there is no earlier one beside it: give another, or train again"
+    return UserError(f"{path} {what}; {advice}")
+
+
+@contextlib.contextmanager
+def reading(path: Path) -> Iterator[Any]:
+    """The open file; whatever is wrong with it becomes a UserError."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            yield file
+    except FileNotFoundError:
+        raise UserError(f"there is no file {path}") from None
+    except NO_CHECKPOINT:
+        raise unusable(path) from None
 
 
 def read_facts(path: Path) -> dict[str, Any]:
     """The JSON facts of a checkpoint.
 
     Raises:
-        UserError: there is no such file, or it is not a checkpoint of this project.
+        UserError: there is no such file, it is not a checkpoint of this project, or its facts are damaged.
     """
-    try:
-        with safe_open(path, framework="pt") as file:
-            facts = json.loads((file.metadata() or {})["checkpoint"])
-            if facts["format"] != FORMAT:
-                raise UserError(f"{path} has checkpoint format {facts['format']}; this version reads {FORMAT}")
-            return facts
-    except FileNotFoundError:
-        raise UserError(f"there is no file {path}") from None
-    except (SafetensorError, KeyError, ValueError, TypeError, OSError):
-        raise UserError(
-            f"{path} is not a checkpoint of this project, or is damaged; give one written by a train command"
-        ) from None
+    with reading(path) as file:
+        facts = json.loads((file.metadata() or {})["checkpoint"])
+        if facts["format"] != FORMAT:
+            version = f"has checkpoint format {str(facts['format'])[:9]}; this version reads {FORMAT}"
+            raise UserError(f"{path} {version}: use the version of this project that wrote it")
+        if facts.pop("digest") != digest(json.dumps(facts)):
+            raise unusable(path)
+        if not isinstance(facts["digests"], dict) or not isinstance(facts.get("averages", {}), dict):
+            raise unusable(path)
+    return facts
+
+
+def is_count(n: Any) -> bool:
+    """Whether a value from JSON counts steps."""
+    return type(n) is int and 0 <= n < 2**63
+
+
+def are_of_part(facts: Any) -> bool:
+    """Whether facts hold what a part at training has besides tensors."""
+    averages, optimizer = (facts.get(name) if isinstance(facts, dict) else None for name in ("averages", "optimizer"))
+    return isinstance(averages, dict) and isinstance(optimizer, dict) and all(map(is_count, averages.values()))
+
+
+def training_facts(path: Path) -> dict[str, Any]:
+    """The facts of a checkpoint that training can go on from: step, config, averages, optimizer.
+
+    Raises:
+        UserError: as for `read_facts`; or it is a model for sampling only.
+    """
+    facts = read_facts(path)
+    if "optimizer" not in facts:
+        raise UserError(f"{path} holds a model for sampling only: training goes on with --init-from, not --resume")
+    if not are_of_part(facts) or not is_count(facts.get("step")) or not isinstance(facts.get("config"), dict):
+        raise unusable(path)
+    return facts
 
 
 def read_tensors(path: Path, prefix: str) -> dict[str, Tensor]:
-    """The tensors of a checkpoint whose names begin with `prefix.`, without that prefix; nothing else is read."""
-    read_facts(path)
-    with safe_open(path, framework="pt") as file:
-        return {
-            key.removeprefix(f"{prefix}."): file.get_tensor(key) for key in file.keys() if key.startswith(f"{prefix}.")
-        }
-
-
-def load_into(model: nn.Module, state: dict[str, Tensor], path: Path) -> None:
-    """Put a checkpoint's tensors into a network.
+    """The tensors of a checkpoint whose names begin with `prefix.`, without that prefix; nothing else is read.
 
     Raises:
-        UserError: names or shapes differ: the checkpoint is of another network.
+        UserError: as for `read_facts`; or a tensor is not the one that was saved.
     """
-    own = model.state_dict()
-    for name in sorted(own.keys() | state.keys()):
-        there, here = state.get(name), own.get(name)
-        if there is None or here is None or there.shape != here.shape:
-            shapes = [str(tuple(x.shape)) if x is not None else "missing" for x in (there, here)]
-            raise UserError(f"{path} is of another network: {name} is {shapes[0]} there and {shapes[1]} here")
-    model.load_state_dict(state)
+    digests, state = read_facts(path)["digests"], {}
+    with reading(path) as file:
+        there = set(file.keys())
+        for name in sorted(there | digests.keys()):
+            if name.startswith(f"{prefix}."):
+                tensor = file.get_tensor(name) if name in there else None
+                if tensor is None or digest(tensor) != digests.get(name):
+                    raise unusable(path, f"is damaged: {name} is not what was saved")
+                state[name.removeprefix(f"{prefix}.")] = tensor
+    return state
 
 
 class Checkpoints:
@@ -94,7 +152,8 @@ class Checkpoints:
 
     def all(self) -> list[Path]:
         """Every checkpoint, oldest first. Each of them is whole."""
-        return sorted(self.folder.glob("step-*.safetensors"))
+        paths = [path for path in self.folder.glob("step-*.safetensors") if path.stem[5:].isdecimal()]
+        return sorted(paths, key=lambda path: int(path.stem[5:]))
 
     def latest(self) -> Path:
         """The newest checkpoint.
@@ -106,14 +165,7 @@ class Checkpoints:
             raise UserError(f"there is no checkpoint in {self.folder}: nothing was saved before the run stopped")
         return self.all()[-1]
 
-    def save(
-        self,
-        n: int,
-        model: nn.Module,
-        averages: Averages,
-        optimizer: torch.optim.Optimizer,
-        config: dict[str, Any],
-    ) -> Path:
+    def save(self, n: int, parts: Sequence[Savable], config: dict[str, Any]) -> Path:
         """Save everything that step n + 1 depends on; then delete what is older than the newest `keep`.
 
         Raises:
@@ -122,13 +174,16 @@ class Checkpoints:
         self.folder.mkdir(parents=True, exist_ok=True)
         for leftover in self.folder.glob(partial(Path("*")).name):  # of a save that was killed
             leftover.unlink()
-        tensors = prefixed("model", model.state_dict())
-        for name in averages.models:
-            tensors |= prefixed(name, averages.network(name).state_dict())
-        flat = get_optimizer_state_dict(model, optimizer, options=FLAT)
-        tensors |= prefixed("optimizer", {k: v for k, v in flat.items() if isinstance(v, Tensor)})
-        numbers = {k: v for k, v in flat.items() if not isinstance(v, Tensor)}
-        facts = {"step": n, "config": config, "averages": averages.counts(), "optimizer": numbers}
+        tensors, facts = {}, {"step": n, "config": config}
+        for part in parts:
+            prefix, own = f"{part.name}." if part.name else "", {}
+            networks = {"model": part.model, **{name: part.averages.network(name) for name in part.averages.models}}
+            for name, network in networks.items():
+                tensors |= prefixed(f"{prefix}{name}", network.state_dict())
+            state, numbers = optimizer_state(part.model, part.optimizer)
+            tensors |= prefixed(f"{prefix}optimizer", state)
+            own = {"averages": part.averages.counts(), "optimizer": numbers}
+            facts |= {part.name: own} if part.name else own
         path = self.folder / f"step-{n:08d}.safetensors"
         write_checkpoint(path, tensors, facts)
         for old in self.all()[: -self.keep]:
@@ -137,19 +192,20 @@ class Checkpoints:
         return path
 
 
-def restore(path: Path, model: nn.Module, averages: Averages, optimizer: torch.optim.Optimizer) -> int:
-    """Bring model, averages and optimizer to where a checkpoint was saved. Returns its step.
+def restore(path: Path, parts: Sequence[Savable]) -> int:
+    """Bring models, averages and optimizers to where a checkpoint was saved. Returns its step.
 
     Raises:
-        UserError: it holds no optimizer state (a model for sampling only), or is of another network.
+        UserError: it is damaged, holds no optimizer state (a model for sampling only), or is of another network.
     """
-    facts = read_facts(path)
-    if "optimizer" not in facts:
-        raise UserError(f"{path} holds a model for sampling only: training goes on with --init-from, not --resume")
-    load_into(model, read_tensors(path, "model"), path)
-    for name in averages.models:
-        load_into(averages.network(name), read_tensors(path, name), path)
-    averages.restore_counts(facts["averages"])
-    flat = {**read_tensors(path, "optimizer"), **facts["optimizer"]}
-    set_optimizer_state_dict(model, optimizer, flat, options=FLAT)
+    facts = training_facts(path)
+    for part in parts:
+        prefix, own = (f"{part.name}.", facts.get(part.name)) if part.name else ("", facts)
+        if not are_of_part(own) or part.averages.models.keys() - own["averages"].keys():
+            raise unusable(path)
+        load_into(part.model, read_tensors(path, f"{prefix}model"), path)
+        for name in part.averages.models:
+            load_into(part.averages.network(name), read_tensors(path, f"{prefix}{name}"), path)
+        part.averages.restore_counts(own["averages"])
+        load_optimizer(part.model, part.optimizer, read_tensors(path, f"{prefix}optimizer"), own["optimizer"], path)
     return facts["step"]

@@ -1,4 +1,4 @@
-"""Introduced in task 1; used by task 1.
+"""Introduced in task 1; used by tasks 1, 2.
 
 Which data each step sees: a function of (seed, step), and of nothing that happened before. So a resumed run goes on
 exactly where it stopped, and several processes, or gradient accumulation, see the same samples in the same steps.
@@ -8,6 +8,7 @@ that goes through the data again and again, each time in a new order.
 """
 
 import hashlib
+import math
 import os
 import random
 from collections.abc import Iterator
@@ -17,7 +18,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from shared.datasets.images import InMemory
+from shared.datasets.images import InMemory, Tensors
 from shared.datasets.ranges import to_unit
 from shared.errors import UserError
 from shared.training.config import TrainConfig
@@ -75,12 +76,17 @@ def micro_batches(
         step += 1
 
 
-def resident(dataset: InMemory, keys: Iterator[list[tuple[int, int]]], device: torch.device) -> Iterator[Batch]:
+def resident(
+    dataset: InMemory | Tensors, keys: Iterator[list[tuple[int, int]]], device: torch.device
+) -> Iterator[Batch]:
     """Batches of a small data set that lies on the device as one tensor, with no loader in the way."""
-    images, labels = dataset.images.to(device), dataset.labels.to(device)
+    if isinstance(dataset, InMemory):
+        x, cond, given = dataset.images.to(device), {"label": dataset.labels.to(device)}, to_unit
+    else:
+        x, cond, given = dataset.x.to(device), {k: v.to(device) for k, v in dataset.cond.items()}, lambda values: values
     for batch in keys:
         index = torch.tensor([index for index, _ in batch]).to(device, non_blocking=True)
-        yield to_unit(images[index]), {"label": labels[index]}
+        yield given(x[index]), {name: values[index] for name, values in cond.items()}
 
 
 def apart(worker: int) -> None:
@@ -119,7 +125,7 @@ def batches(
     """
     check_data(dataset)
     keys = micro_batches(config, len(dataset), first_step, rank, world)
-    if type(dataset) is InMemory:  # not a subclass: it may do more with a sample than look it up
+    if type(dataset) in (InMemory, Tensors):  # not a subclass: it may do more with a sample than look it up
         return resident(dataset, keys, device)
     return streamed(dataset, keys, device, config.workers)
 
@@ -141,11 +147,14 @@ def check_data(dataset: Dataset) -> None:
             raise UserError(
                 f"the data set gives {type(sample).__name__}: pairs (image tensor, dict of tensors) are needed"
             )
-    check_range([x for x, _ in samples])
+    check_range([x for x, _ in samples], getattr(dataset, "ranged", True))
 
 
-def check_range(samples: list[Tensor]) -> None:
-    """Raise UserError unless these are float images that use [-1, 1]: not 0 … 255, and not [0, 1] either."""
+def check_range(samples: list[Tensor], ranged: bool = True) -> None:
+    """Raise UserError unless these are float images that use [-1, 1]: not 0 … 255, and not [0, 1] either.
+
+    What is no image, such as latents, is not `ranged`: it has only to be finite.
+    """
     for x in samples:
         if not torch.is_floating_point(x) or x.ndim != 3:
             raise UserError(
@@ -154,5 +163,9 @@ def check_range(samples: list[Tensor]) -> None:
         if x.shape != samples[0].shape:
             raise UserError(f"the data set mixes sizes: {tuple(samples[0].shape)} and {tuple(x.shape)}")
     low, high = (bound.item() for bound in torch.stack(samples).aminmax())
+    if not ranged:
+        if not (math.isfinite(low) and math.isfinite(high)):
+            raise UserError("the data set gives values that are not finite")
+        return
     if not (low >= -1.001 and high <= 1.001) or (low >= 0 and high > 0):  # so put that NaN is refused too
         raise UserError(f"the data set gives values from {low:.3g} to {high:.3g}: images must use the range [-1, 1]")

@@ -77,9 +77,9 @@ def test_a_killed_run_goes_on_bit_for_bit(here):
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_stopped_run_says_how_to_go_on_and_goes_on_bit_for_bit(number, here, monkeypatch):
     """The signal comes at the beginning of step 6, in which nothing would have been saved."""
-    from shared.training import loop
+    from shared.training import part
 
-    plain = loop.learning_rate
+    plain = part.learning_rate
 
     def signalling(config, n, steps):
         if n == 5:
@@ -89,7 +89,7 @@ def test_a_stopped_run_says_how_to_go_on_and_goes_on_bit_for_bit(number, here, m
     options = [*TINY, "--train.steps", 12, "--train.log-every", 3, "--train.save-every", 0, "--averages.swa-start", 2]
     options += ["--averages.swa-every", 3, "--optimizer.schedule", "cosine", "--train.accumulate", 2]
     with monkeypatch.context() as patch:
-        patch.setattr(loop, "learning_rate", signalling)
+        patch.setattr(part, "learning_rate", signalling)
         stopped = do_train(*options, "--run.name", "stopped")
     run = Path("runs/task1/stopped")
     assert stopped.status == 128 + number and stopped.out == ""
@@ -105,12 +105,12 @@ def test_a_stopped_run_says_how_to_go_on_and_goes_on_bit_for_bit(number, here, m
 
 
 def test_ctrl_c_before_the_first_step(here, monkeypatch):
-    from shared.training import loop
+    from shared.training import part
 
     def interrupted(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(loop, "Averages", interrupted)
+    monkeypatch.setattr(part, "Averages", interrupted)
     ended = do_train(*TINY, "--run.name", "early")
     assert ended.status == 130 and ended.err.splitlines()[-1] == "task1-train: stopped"
     assert record(Path("runs/task1/early"))["state"] == "interrupted"

@@ -1,0 +1,204 @@
+"""Measure stage 2, a diffusion or an autoencoder by itself: `task2-evaluate --help`."""
+
+import sys
+import time
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from jsonargparse.typing import PositiveInt
+
+from shared.cli import Parser, command
+from shared.schedulers.config import Sampler, Spacing
+from shared.training.config import Seed
+from task2_latent.sample import device_of, load_for, overrides
+
+
+@dataclass
+class EvaluateConfig:
+    """What to measure, and with how many images."""
+
+    run: str | None = None
+    """a run's folder, a checkpoint file, or "latest", of a diffusion or an autoencoder; default: the package's own"""
+    autoencoder: str | None = None
+    """the autoencoder of a diffusion; only where it does not lie with it"""
+    reconstructions: bool = False
+    """measure the autoencoder of a diffusion, not its samples"""
+    weights: Literal["ema", "model", "swa"] = "ema"
+    """the averaged weights, the raw ones, or the equally weighted average"""
+    n: PositiveInt = 1000
+    """number of samples; for an autoencoder, of held-out images at most"""
+    seed: Seed = 0
+    """of the noise"""
+    sampler: Sampler | None = None
+    """which solver (default: the run's)"""
+    steps: int | None = None
+    """number of steps (default: the run's)"""
+    eta: float | None = None
+    """share of fresh noise in ddim, 0 to 1 (default: the run's)"""
+    spacing: Spacing | None = None
+    """which noise levels the steps visit (default: the run's)"""
+    out: str | None = None
+    """folder for evaluation.json and evaluation.md (default: a new one in the run's evaluations/; none for a file)"""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """where to compute; auto takes a GPU if there is one"""
+    trust: bool = False
+    """run the code of a network of one's own that the checkpoint names"""
+
+
+def table(facts: dict[str, Any]) -> str:
+    """The figures as a Markdown table, with the protocol that they hold for."""
+    from shared.experiments.figures import FIGURES, shown
+
+    protocol, judged = facts["protocol"], facts.get("judge")
+    rows = [("images", protocol["n"]), ("weights", protocol["weights"])]
+    if judged:
+        rows += [("sampler, steps", f"{protocol['sampler']}, {protocol['steps']}")]
+        rows += [("share of each digit, 0 to 9", " ".join(f"{share:.1%}" for share in judged["histogram"]))]
+    known = [(name, value) for name, value in facts["figures"].items() if value is not None]
+    rows += [(FIGURES[name].label if name in FIGURES else name, shown(name, value)) for name, value in known]
+    lines = ["| figure | value |", "|---|---|", *(f"| {name} | {value} |" for name, value in rows)]
+    return "\n".join([*lines, *(["", judged["caveat"]] if judged else [])]) + "\n"
+
+
+def is_autoencoder(source: Path | None) -> bool:
+    """Whether a run or checkpoint is an autoencoder's. Raises UserError where it cannot be read."""
+    from shared.training.checkpoint import read_facts
+    from shared.training.weights import newest
+
+    config = read_facts(newest(source)).get("config") if source else None
+    return isinstance(config, dict) and "autoencoder" in config
+
+
+def measure_samples(config: EvaluateConfig) -> tuple[dict[str, Any], Path]:
+    """Sample and judge. The fields of `shared.experiments.history.Evaluation`, and the checkpoint."""
+    import torch
+
+    from shared.metrics.judge import centre
+    from shared.metrics.report import judge_samples
+
+    model = load_for(config)
+    centre(torch.empty(1, *model.shape))  # says so before the work if the judge cannot take such images
+    options = overrides(config)
+    begun = time.perf_counter()
+    samples = model.sample(config.n, config.seed, **options)
+    seconds = time.perf_counter() - begun
+    judged = judge_samples(samples.cpu()).to_dict()
+    figures = {f"judge_{name}": judged[name] for name in ("confident", "distance", "floor")}
+    figures |= {"judge_distance_over_floor": judged["ratio"], "sampling_seconds": seconds}
+    protocol = {"reference": judged["reference"], "extractor": judged["extractor"]}
+    protocol |= asdict(replace(model.config.sampling, **options))
+    facts = described(model.config, model.source, "judge_distance_over_floor", protocol, figures, config)
+    return {**facts, "judge": judged}, model.source
+
+
+def measure_reconstructions(config: EvaluateConfig, source: Path | None) -> tuple[dict[str, Any], Path]:
+    """Reconstruct held-out images and compare; for digits, also with what the judge sees and with PCA."""
+    import torch
+
+    from shared.datasets import load as load_data
+    from shared.metrics import reconstruction as metrics
+    from task2_latent import pca
+    from task2_latent.latents import encoded
+    from task2_latent.model import load_autoencoder
+    from task2_latent.perceptual import build_perceptual, mean_distance
+
+    loaded = load_autoencoder(source, weights=config.weights)
+    network, data = loaded.network.to(device_of(config)), loaded.config.data
+    test = load_data(replace(data, split="test"))
+    originals = torch.stack([test[i][0] for i in range(min(config.n, len(test)))])
+    config.n = len(originals)
+    device, parts, codes = next(network.parameters()).device, [], []
+    for moments, _ in encoded(network, [(x, {}) for x in originals]):
+        moments = moments.to(device)
+        with torch.no_grad():
+            parts.append(network.decode(network.bottleneck.mean(moments)).clamp(-1, 1).cpu())
+        if loaded.config.autoencoder.bottleneck == "vq":
+            codes.append(network.bottleneck.indices(moments).flatten().cpu())
+    made = torch.cat(parts)
+    figures = {
+        "psnr": metrics.psnr(made, originals),
+        "ssim": metrics.ssim(made, originals),
+        "st_lpips": mean_distance(build_perceptual("st_lpips"), made, originals),
+        "sharpness": metrics.sharpness(made, originals),
+    }
+    if codes:
+        share = torch.cat(codes).bincount(minlength=loaded.config.autoencoder.vq.codes).double() / len(torch.cat(codes))
+        figures |= {"codebook_usage": (share > 0).double().mean().item()}
+        figures |= {"codebook_perplexity": torch.special.entr(share).sum().exp().item()}
+    if data.name in ("digits", "mnist"):
+        figures["judge_reconstruction_distance"] = metrics.reconstruction_frechet(made, originals)
+    if data.name == "digits":
+        train = load_data(data)
+        numbers = torch.Size(network.latent_shape(loaded.shape)).numel()
+        baseline = pca.fit(torch.stack([train[i][0] for i in range(len(train))]), numbers)
+        figures["pca_psnr"] = metrics.psnr(baseline.reconstruct(originals), originals)
+    nothing = dict.fromkeys(("extractor", "sampler", "steps"), "none")
+    protocol = {"reference": "the originals, held out", **nothing}
+    return described(loaded.config, loaded.source, "psnr", protocol, figures, config), loaded.source
+
+
+def described(
+    trained: Any, source: Path, main: str, protocol: dict[str, Any], figures: dict[str, float], config: EvaluateConfig
+) -> dict[str, Any]:
+    """The fields of `shared.experiments.history.Evaluation`."""
+    from shared.experiments.history import Run
+    from shared.training.checkpoint import read_facts
+
+    step, run = read_facts(source).get("step"), run_folder(source)
+    common = {"n": config.n, "guidance": "none", "weights": config.weights, "seed": config.seed}
+    own = trained.own_data.get("class_path") if trained.own_data else None
+    return {
+        "task": "task2",
+        "source": source.name,
+        "step": step,
+        "images": step and step * trained.train.batch * trained.train.accumulate,
+        "seconds": Run(run).seconds_at(step) if run and step else None,
+        "main": main,
+        "protocol": {"data": own or trained.data.name, **protocol, **common},
+        "figures": figures,
+    }
+
+
+def run_folder(checkpoint: Path) -> Path | None:
+    """The run that a checkpoint lies in, if it lies in one."""
+    from shared.experiments.history import is_run
+
+    folder = checkpoint.parent.parent
+    return folder if is_run(folder) else None
+
+
+def run() -> int:
+    """Measure, print, and write the figures down."""
+    parser = Parser(prog="task2-evaluate", description="Measure a trained model of stage 2.")
+    parser.add_class_arguments(EvaluateConfig)
+    config = parser.parse_args()
+
+    from shared.experiments.run import record_evaluation
+    from shared.training.weights import newest
+    from task2_latent.model import COMMITTED_AUTOENCODER, autoencoder_of
+
+    source = Path(config.run) if config.run and config.run != "latest" else None
+    if is_autoencoder(source):
+        facts, source = measure_reconstructions(config, source)
+    elif config.reconstructions:
+        facts, source = measure_reconstructions(
+            config, autoencoder_of(newest(source)) if source else COMMITTED_AUTOENCODER
+        )
+    else:
+        facts, source = measure_samples(config)
+    print(table(facts), end="")
+    folder, out = run_folder(source), Path(config.out) if config.out else None
+    if out or folder:
+        folder = record_evaluation(folder, facts, table(facts), out)
+        print(f"\nwritten: {folder / 'evaluation.json'}, {folder / 'evaluation.md'}")
+    return 0
+
+
+def main() -> None:
+    """The command `task2-evaluate`."""
+    sys.exit(command(run))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,43 @@
+"""Make small files of a diffusion's run, for sampling only: `python -m task2_latent.export RUN FOLDER`.
+
+`diffusion.safetensors` has the averaged weights in bfloat16, `autoencoder.safetensors` those of the autoencoder as they
+are: the latents were made with these. No optimizer, no raw weights. This is how the committed models were made.
+"""
+
+import shutil
+import sys
+from pathlib import Path
+
+from shared.cli import Parser, command
+
+
+def run() -> int:
+    """Write the files."""
+    parser = Parser(prog="python -m task2_latent.export", description="A run as two small files.")
+    parser.add_argument("run", type=Path, help="a diffusion's run folder")
+    parser.add_argument("folder", type=Path, help="where the files go")
+    asked = parser.parse_args()
+
+    import torch
+
+    from shared.errors import UserError
+    from shared.files import write_whole
+    from shared.training.checkpoint import prefixed, read_facts, write_checkpoint
+    from shared.training.weights import read_weights
+    from task2_latent.model import COPY, autoencoder_of
+
+    state, path = read_weights(asked.run, "ema")
+    if (autoencoder := autoencoder_of(path)) is None:
+        raise UserError(f"{path} has no {COPY} beside it: give the run of a diffusion")
+    facts = {name: value for name, value in read_facts(path).items() if name in ("step", "config")}
+    tensors = prefixed("ema", {name: tensor.to(torch.bfloat16) for name, tensor in state.items()})
+    asked.folder.mkdir(parents=True, exist_ok=True)
+    write_checkpoint(asked.folder / "diffusion.safetensors", tensors, facts)
+    write_whole(asked.folder / COPY, lambda temporary: shutil.copyfile(autoencoder, temporary))
+    for file in ("diffusion.safetensors", COPY):
+        print(f"{asked.folder / file}: {(asked.folder / file).stat().st_size / 2**20:.2f} MiB")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(command(run))

@@ -1,0 +1,182 @@
+"""The latent space: images to latents of unit deviation, and back. Measured once, cached, or made as they are needed.
+
+What an autoencoder's encoder gives are *moments*: a distribution of latents for each image, or, with a codebook, the
+latents themselves. The moments are what is cached; a latent is drawn from them anew each time.
+"""
+
+import json
+import math
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
+
+from shared.errors import UserError
+from shared.experiments.history import read_json
+from shared.files import write_text
+from shared.training.checkpoint import digest
+from task2_latent.autoencoder import Autoencoder
+from task2_latent.config import LatentsConfig
+
+BATCH = 256  # images encoded at a time
+IN_MEMORY = 256 * 2**20  # bytes of moments up to which a cache is read once, and then costs nothing a step
+STATISTICS = "latents.json"  # beside the autoencoder's checkpoints, and in a cache
+
+
+def fingerprint(autoencoder: nn.Module) -> str:
+    """A digest of all weights: latents belong to one autoencoder, and to no other."""
+    return digest(" ".join(f"{name} {digest(value)}" for name, value in sorted(autoencoder.state_dict().items())))
+
+
+@dataclass
+class Statistics:
+    """What was measured of the latents of a data set, over images and positions."""
+
+    autoencoder: str
+    """fingerprint of the autoencoder that made them"""
+    data: str
+    """the data set, as `described` says it"""
+    n: int
+    """images"""
+    mean: list[float]
+    """of each channel"""
+    deviation: list[float]
+    """of each channel"""
+    overall: float
+    """deviation of all channels together"""
+
+
+class Space(nn.Module):
+    """An autoencoder, frozen, with the scale of its latents."""
+
+    def __init__(self, autoencoder: Autoencoder, shift: Tensor, deviation: Tensor):
+        """`shift` and `deviation` are (Z,): latents are (z - shift) / deviation."""
+        super().__init__()
+        self.autoencoder = autoencoder.eval().requires_grad_(False)
+        self.register_buffer("shift", shift[:, None, None])
+        self.register_buffer("deviation", deviation[:, None, None])
+
+    @torch.no_grad()
+    def encode(self, x: Tensor) -> Tensor:
+        """Moments (B, M, h, w) of images (B, C, H, W) in [-1, 1]."""
+        return self.autoencoder.encode(x)
+
+    @torch.no_grad()
+    def draw(self, moments: Tensor) -> Tensor:
+        """Latents (B, Z, h, w) of unit deviation, drawn with torch's generator."""
+        return (self.autoencoder.bottleneck.draw(moments) - self.shift) / self.deviation
+
+    @torch.no_grad()
+    def decode(self, z: Tensor) -> Tensor:
+        """Images (B, C, H, W) of latents (B, Z, h, w), clamped to [-1, 1]."""
+        return self.autoencoder.decode(z * self.deviation + self.shift).clamp(-1, 1)
+
+    def facts(self) -> dict[str, Any]:
+        """What a checkpoint must hold for `rebuilt`."""
+        shift, deviation = self.shift.flatten().tolist(), self.deviation.flatten().tolist()
+        return {"autoencoder": fingerprint(self.autoencoder), "shift": shift, "deviation": deviation}
+
+
+def build_space(autoencoder: Autoencoder, statistics: Statistics, config: LatentsConfig) -> Space:
+    """The latent space with the scale that a config asks for."""
+    mean, deviation = torch.tensor(statistics.mean), torch.tensor(statistics.deviation)
+    if config.scale == "channels":
+        return Space(autoencoder, mean, deviation)
+    same = statistics.overall if config.scale == "deviation" else 1 / config.scale
+    return Space(autoencoder, torch.zeros_like(mean), torch.full_like(mean, same))
+
+
+def rebuilt(autoencoder: Autoencoder, facts: dict[str, Any], path: Path) -> Space:
+    """The latent space that the checkpoint at `path` was trained in.
+
+    Raises:
+        UserError: this is another autoencoder, or the facts are none.
+    """
+    if facts.get("autoencoder") != fingerprint(autoencoder):
+        raise UserError(
+            f"{path} was trained in the latent space of another autoencoder: give its own, by --autoencoder"
+        )
+    try:
+        shift, deviation = torch.tensor(facts["shift"]), torch.tensor(facts["deviation"])
+        if shift.ndim != 1 or shift.shape != deviation.shape or not (deviation > 0).all():
+            raise ValueError
+        return Space(autoencoder, shift.float(), deviation.float())
+    except (KeyError, TypeError, ValueError):
+        raise UserError(f"{path} holds no scale of its latents: give another checkpoint") from None
+
+
+def encoded(autoencoder: Autoencoder, data: Dataset, workers: int = 0) -> Iterator[tuple[Tensor, dict[str, Tensor]]]:
+    """The moments of a data set, in its order, a batch at a time: (B, M, h, w) on the CPU, and the conditions."""
+    device = next(autoencoder.parameters()).device
+    context = "spawn" if workers else None  # forking a process that runs threads can hang it
+    for x, cond in DataLoader(data, BATCH, num_workers=workers, multiprocessing_context=context):
+        with torch.no_grad():
+            yield autoencoder.encode(x.to(device)).cpu(), cond
+
+
+def described(config: Any) -> str:
+    """A data set in words, as far as its config tells: statistics and caches hold for one data set."""
+    own = {"own": config.own_data} if config.own_data else asdict(config.data)
+    return json.dumps({name: value for name, value in own.items() if name not in ("root", "download")}, sort_keys=True)
+
+
+class Gauge:
+    """Measures latents as they come: mean and deviation of each channel, in float64."""
+
+    def __init__(self, autoencoder: Autoencoder):
+        """Of this autoencoder."""
+        self.autoencoder, self.n, self.positions = autoencoder, 0, 0
+        self.sums = self.squares = torch.zeros((), dtype=torch.float64)
+
+    def add(self, moments: Tensor) -> None:
+        """Take in the moments (B, M, h, w) of a batch."""
+        device = next(self.autoencoder.parameters()).device
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self.n)  # the same latents each time: the measure is a function of the data
+            z = self.autoencoder.bottleneck.draw(moments.to(device)).double().cpu()
+        self.n, self.positions = self.n + len(z), self.positions + z[:, 0].numel()
+        self.sums = self.sums + z.sum(dim=(0, 2, 3))
+        self.squares = self.squares + z.square().sum(dim=(0, 2, 3))
+
+    def read(self, data: str) -> Statistics:
+        """What was measured."""
+        mean, square = self.sums / self.positions, self.squares / self.positions
+        deviation = (square - mean.square()).clamp(min=1e-12).sqrt()
+        overall = math.sqrt(max((square.mean() - mean.mean().square()).item(), 1e-12))
+        return Statistics(fingerprint(self.autoencoder), data, self.n, mean.tolist(), deviation.tolist(), overall)
+
+
+def measured(autoencoder: Autoencoder, run: Path | None, data: Dataset, about: str) -> Statistics:
+    """The statistics of a data set's latents: read where they lie with the autoencoder, else measured and put there.
+
+    Args:
+        autoencoder: which.
+        run: the folder of its run, if it has one.
+        data: images.
+        about: `described` of the data.
+    """
+    path = run and run / STATISTICS
+    if path and path.exists():
+        known = read_statistics(path)
+        if (known.autoencoder, known.data) == (fingerprint(autoencoder), about):
+            return known
+    gauge = Gauge(autoencoder)
+    for moments, _ in encoded(autoencoder, data):
+        gauge.add(moments)
+    statistics = gauge.read(about)
+    if path:
+        write_text(path, json.dumps(asdict(statistics), indent=2) + "\n")
+    return statistics
+
+
+def read_statistics(path: Path) -> Statistics:
+    """From a latents.json. Raises UserError if it is none."""
+    facts = read_json(path)
+    try:
+        return Statistics(**{name: facts[name] for name in Statistics.__dataclass_fields__})
+    except KeyError as missing:
+        raise UserError(f"{path} is damaged: it lacks {missing}; remove it, and it is measured again") from None

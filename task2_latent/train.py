@@ -1,0 +1,158 @@
+"""Train the second step of stage 2, a diffusion in an autoencoder's latent space: `task2-train --help`.
+
+Against stage 1 only the space has changed: schedule, loss, samplers and loop are the same.
+"""
+
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from shared.cli import command
+from shared.options import TrainingOptions
+from task2_latent.config import LATENT, LatentTraining, latent_config
+
+if TYPE_CHECKING:  # imported where they are used: torch takes seconds, and --help should not
+    from torch.utils.data import Dataset
+
+    from shared.experiments.run import RunRecord
+    from task2_latent.model import LoadedAutoencoder, Model
+
+PROGRAM = "task2-train"
+PICTURES = 64  # samples in a grid
+DEMO = Path(__file__).parent / "configs" / "demo.yaml"
+
+
+def fit(model: "Model", data: "Dataset", record: "RunRecord", resume: Path | None) -> None:
+    """Train the network, and save samples of the same noise at intervals."""
+    from dataclasses import replace
+
+    from shared import pictures
+    from shared.training.loop import device_for, train
+    from shared.training.part import Part
+
+    config, space, diffusion = model.config, model.space, model.diffusion
+    space.to(device_for(config.train))
+    diffusion.schedule.to(device_for(config.train))
+    encode = space.encode if config.latents.cache is None else lambda moments: moments  # the cache holds moments
+
+    def loss(network, x, cond):
+        return diffusion.loss(network, space.draw(encode(x)), {}).mean()
+
+    part = Part(model.network, loss, config.optimizer, config.averages)
+    for step in train(part, data, config.train, record, resume=resume):
+        if step.every(config.train.sample_every):
+            samples = replace(model, network=step.ema).sample(PICTURES, seed=config.train.seed)
+            pictures.save(pictures.grid(samples.cpu()), record.folder / "samples" / f"step-{step.n:08d}.png")
+
+
+def read_source(source: Path) -> dict[str, Any]:
+    """The config that a run or checkpoint of this step stores."""
+    from shared.training.checkpoint import read_facts
+    from shared.training.weights import newest
+
+    saved = read_facts(newest(source)).get("config", {})
+    latent_config(saved)  # says so in one line if this is none
+    return {name: value for name, value in saved.items() if name not in ("shape", "space")}
+
+
+OPTIONS = TrainingOptions(
+    PROGRAM, "Train a diffusion in the latent space of an autoencoder.", LatentTraining, DEMO, LATENT, read_source
+)
+
+
+def build_latents(config: LatentTraining, autoencoder: "LoadedAutoencoder", facts: dict[str, Any] | None):
+    """The data to train on, images or cached moments, and the space that they lie in.
+
+    Args:
+        config: the training's.
+        autoencoder: that makes the latents.
+        facts: the space of a run that is gone on with; measured for a new one.
+
+    Raises:
+        UserError: the autoencoder is for other images, or the cache is of another autoencoder or other data.
+    """
+    from shared.errors import UserError
+    from task2_latent.cache import read_cache
+    from task2_latent.latents import build_space, described, fingerprint, measured, rebuilt
+    from task2_latent.model import build_data
+
+    about, statistics = described(config), None
+    if config.latents.cache:
+        data, statistics = read_cache(Path(config.latents.cache), fingerprint(autoencoder.network), about)
+    else:
+        data = build_data(config)
+        if (shape := tuple(data[0][0].shape)) != autoencoder.shape:
+            there, here = ("×".join(map(str, s)) for s in (autoencoder.shape, shape))
+            raise UserError(
+                f"{autoencoder.source} is an autoencoder of images {there}, not {here}: train one for these"
+            )
+    if facts:
+        return data, rebuilt(autoencoder.network, facts, autoencoder.source)
+    statistics = statistics or measured(autoencoder.network, autoencoder.run, data, about)
+    return data, build_space(autoencoder.network, statistics, config.latents)
+
+
+def prepare(config: LatentTraining, resume: Path | None, init_from: Path | None):
+    """Build everything that can be wrong before a run is recorded: data, space, network, checkpoint, record."""
+    import torch
+
+    from shared.experiments.run import RunRecord, plain
+    from shared.precision import resolve
+    from shared.training.checkpoint import Checkpoints, load_into, prefixed, read_facts, write_checkpoint
+    from shared.training.loop import check, check_same, device_for
+    from shared.training.weights import read_weights
+    from task2_latent.model import COPY, Model, build_diffusion, build_network, load_autoencoder
+
+    checkpoint = Checkpoints(resume / "checkpoints").latest() if resume else None
+    saved = read_facts(checkpoint)["config"] if checkpoint else {}
+    autoencoder = load_autoencoder(resume / COPY if resume else config.latents.autoencoder)
+    data, space = build_latents(config, autoencoder, saved.get("space"))
+    check(data, config.train)
+    config.train.precision = resolve(config.train.precision, device_for(config.train))  # recorded as what it is here
+    torch.manual_seed(config.train.seed)  # the network's first weights; measuring took random numbers, or not
+    network = build_network(config, autoencoder.network.latent_shape(autoencoder.shape))
+    resolved = plain({"shape": autoencoder.shape, "space": space.facts(), **asdict(config)})
+    model = Model(network, build_diffusion(config), space, config, autoencoder.shape, autoencoder.source)
+    if resume is None:
+        if init_from is not None:
+            load_into(network, *read_weights(init_from))
+        record = RunRecord.create("task2", config.run, asdict(config))
+        record.config = resolved
+        tensors = prefixed("ema", autoencoder.network.state_dict())
+        facts = {name: autoencoder.facts[name] for name in ("step", "config")}
+        write_checkpoint(record.folder / COPY, tensors, facts)  # so that this run depends on no other
+        return model, data, record, None
+    record = RunRecord.reopen(resume)
+    check_same(saved, resolved)
+    record.config = resolved
+    record.go_on(read_facts(checkpoint)["step"])
+    return model, data, record, checkpoint
+
+
+def run() -> int:
+    """Train; the exit status is 128 + the signal's number where one stopped it."""
+    asked = OPTIONS.parse()
+
+    from shared.training.loop import Interrupted
+
+    model, data, record, checkpoint = prepare(asked.config, asked.resume, asked.init_from)
+    print(f"run {record.folder}", file=sys.stderr)
+    try:
+        with record.closing():
+            fit(model, data, record, checkpoint)
+    except Interrupted as stopped:
+        trust = " --trust true" if asked.config.own_data or asked.config.own_network else ""
+        print(f"{stopped} and saved; go on with: {PROGRAM} --resume {record.folder}{trust}", file=sys.stderr)
+        return 128 + stopped.number
+    print(f"trained: {record.folder}")
+    return 0
+
+
+def main() -> None:
+    """The command `task2-train`."""
+    sys.exit(command(run))
+
+
+if __name__ == "__main__":
+    main()
