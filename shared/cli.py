@@ -172,6 +172,13 @@ def command(main: Callable[[], int | None]) -> int:
     except OSError as error:
         where = f" {error.filename}" if error.filename else ""
         print(f"{program}: error: cannot read or write{where}: {error.strerror or error}", file=sys.stderr)
+    except (MemoryError, RuntimeError) as error:
+        if not isinstance(error, MemoryError) and not any(
+            words in str(error) for words in ("allocate memory", "out of memory")
+        ):
+            raise
+        less = "ask for fewer images at a time, or a smaller network"
+        print(f"{program}: error: there is not enough memory: {less}", file=sys.stderr)
     except KeyboardInterrupt:
         print(f"{program}: stopped", file=sys.stderr)
         return 130

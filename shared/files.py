@@ -4,6 +4,7 @@ Files that are either whole or not there. A new version is written beside the ol
 renamed over it: whoever reads, and whenever the process is killed, finds the old file or the new one, never a part.
 """
 
+import contextlib
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -34,8 +35,11 @@ def write_whole(path: Path, write: Callable[[Path], object]) -> None:
         write(temporary)
         force(temporary)
         os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
+    except BaseException as error:
+        with contextlib.suppress(OSError):  # the first error is the one to report
+            temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.filename is None:  # a write that fails does not say where
+            error.filename = str(path)
         raise
     force(path.parent)
 

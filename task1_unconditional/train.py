@@ -89,7 +89,7 @@ def prepare(config: Config, resume: Path | None, init_from: Path | None):
     """Build everything that can be wrong before a run is recorded: data, network, diffusion, checkpoint, record."""
     from shared.experiments.run import RunRecord, plain
     from shared.precision import resolve
-    from shared.training.checkpoint import Checkpoints, load_into, read_facts
+    from shared.training.checkpoint import Checkpoints, load_into, training_facts
     from shared.training.loop import check, check_same, device_for
     from shared.training.weights import read_weights
     from task1_unconditional.model import build_data, build_diffusion, build_network
@@ -108,7 +108,7 @@ def prepare(config: Config, resume: Path | None, init_from: Path | None):
         return network, diffusion, data, record, None
     record = RunRecord.reopen(resume)
     checkpoint = Checkpoints(record.folder / "checkpoints").latest()
-    facts = read_facts(checkpoint)
+    facts = training_facts(checkpoint)
     check_same(facts["config"], resolved)
     record.config = resolved
     record.go_on(facts["step"])

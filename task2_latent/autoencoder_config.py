@@ -5,7 +5,7 @@ from typing import Literal
 
 from jsonargparse.typing import ClosedUnitInterval, NonNegativeFloat, PositiveInt
 
-from shared.blocks.config import AttentionKind, DownKind
+from shared.blocks.config import AttentionKind, Blocks, DownKind
 from shared.training.config import Decay
 
 
@@ -31,7 +31,7 @@ class AutoencoderConfig:
     """channels at level 0"""
     multipliers: tuple[PositiveInt, ...] = (1, 2)
     """channels of each level, in widths; their number is the number of levels, each half as large as the one before"""
-    blocks: PositiveInt = 1
+    blocks: Blocks = 1
     """residual blocks a level, in the encoder and again in the decoder"""
     attention: tuple[AttentionKind, ...] = ("none", "none")
     """attention after each residual block, level by level"""

@@ -99,13 +99,14 @@ def prepare(config: LatentTraining, resume: Path | None, init_from: Path | None)
 
     from shared.experiments.run import RunRecord, plain
     from shared.precision import resolve
-    from shared.training.checkpoint import Checkpoints, load_into, prefixed, read_facts, write_checkpoint
+    from shared.training.checkpoint import Checkpoints, load_into, prefixed, training_facts, write_checkpoint
     from shared.training.loop import check, check_same, device_for
     from shared.training.weights import read_weights
     from task2_latent.model import COPY, Model, build_diffusion, build_network, load_autoencoder
 
     checkpoint = Checkpoints(resume / "checkpoints").latest() if resume else None
-    saved = read_facts(checkpoint)["config"] if checkpoint else {}
+    facts = training_facts(checkpoint) if checkpoint else {"config": {}}
+    saved = facts["config"]
     autoencoder = load_autoencoder(resume / COPY if resume else config.latents.autoencoder)
     data, space = build_latents(config, autoencoder, saved.get("space"))
     check(data, config.train)
@@ -120,13 +121,13 @@ def prepare(config: LatentTraining, resume: Path | None, init_from: Path | None)
         record = RunRecord.create("task2", config.run, asdict(config))
         record.config = resolved
         tensors = prefixed("ema", autoencoder.network.state_dict())
-        facts = {name: autoencoder.facts[name] for name in ("step", "config")}
-        write_checkpoint(record.folder / COPY, tensors, facts)  # so that this run depends on no other
+        about = {name: autoencoder.facts[name] for name in ("step", "config")}
+        write_checkpoint(record.folder / COPY, tensors, about)  # so that this run depends on no other
         return model, data, record, None
     record = RunRecord.reopen(resume)
     check_same(saved, resolved)
     record.config = resolved
-    record.go_on(read_facts(checkpoint)["step"])
+    record.go_on(facts["step"])
     return model, data, record, checkpoint
 
 

@@ -98,7 +98,7 @@ def prepare(config: AutoencoderTraining, resume: Path | None, init_from: Path | 
 
     from shared.experiments.run import RunRecord, plain
     from shared.precision import resolve
-    from shared.training.checkpoint import Checkpoints, load_into, read_facts
+    from shared.training.checkpoint import Checkpoints, load_into, training_facts
     from shared.training.loop import check, check_same, device_for
     from shared.training.weights import read_weights
     from task2_latent.model import build_autoencoder, build_data
@@ -119,7 +119,7 @@ def prepare(config: AutoencoderTraining, resume: Path | None, init_from: Path | 
         return autoencoder, opponents, data, record, None
     record = RunRecord.reopen(resume)
     checkpoint = Checkpoints(record.folder / "checkpoints").latest()
-    facts = read_facts(checkpoint)
+    facts = training_facts(checkpoint)
     check_same(facts["config"], resolved)
     record.config = resolved
     record.go_on(facts["step"])

@@ -6,7 +6,9 @@ What can be configured about the U-Net and its parts; free of torch, so that `--
 from dataclasses import dataclass
 from typing import Literal
 
-from jsonargparse.typing import ClosedUnitInterval, PositiveInt
+from jsonargparse.typing import ClosedUnitInterval, PositiveInt, restricted_number_type
+
+Blocks = restricted_number_type("Blocks", int, [(">", 0), ("<=", 100)])  # a stranger's config may ask for any number
 
 AttentionKind = Literal["none", "linear", "full"]
 DownKind = Literal["average", "max", "stride"]
@@ -20,7 +22,7 @@ class UNetConfig:
     """channels at level 0"""
     multipliers: tuple[PositiveInt, ...] = (1, 2)
     """channels of each level, in widths; their number is the number of levels"""
-    blocks: PositiveInt = 1
+    blocks: Blocks = 1
     """residual blocks a level, on the way down and again on the way up"""
     attention: tuple[AttentionKind, ...] = ("none", "none")
     """attention after each residual block, level by level"""

@@ -19,6 +19,7 @@ import contextlib
 import json
 import os
 import shutil
+import threading
 import time
 from collections.abc import Iterator
 from datetime import datetime
@@ -182,6 +183,7 @@ class RunRecord:
         if self._writer is None:
             from torch.utils.tensorboard import SummaryWriter  # slow to import
 
+            threading.excepthook = quiet
             self._writer = SummaryWriter(str(self.folder / "tensorboard"), purge_step=n)
         for name, value in figures.items():
             if name not in KEPT_OUT:
@@ -208,6 +210,12 @@ class RunRecord:
             self.note({"state": state, "reason": reason, "ended": time.time(), "step": self.step, **self.amounts()})
         finally:
             self._lock.release()
+
+
+def quiet(arguments: threading.ExceptHookArgs) -> None:
+    """Print no traceback of TensorBoard's thread: what is wrong with its file is raised again at the next curve."""
+    if not type(arguments.thread).__module__.startswith("tensorboard."):
+        threading.__excepthook__(arguments)
 
 
 def seed_of(config: dict[str, Any]) -> int | None:

@@ -9,6 +9,7 @@ import errno
 import io
 import json
 import os
+import random
 import resource
 import signal
 import sys
@@ -108,8 +109,36 @@ def failing(name: str, number: int = errno.ENOSPC) -> contextlib.AbstractContext
     return watched(event)
 
 
+def damaged(content: bytes, rng: random.Random) -> bytes:
+    """A file's content after a fault at random: cut short, bits turned, bytes overwritten, lost, added or exchanged."""
+    if not content:
+        return content
+    found, at = bytearray(content), rng.randrange(len(content))
+    length = min(rng.choice((1, 2, 16, 512, 4096)), len(content) - at)
+    kind = rng.choice(("cut", "bit", "bits", "noise", "zeros", "lost", "added", "moved"))
+    if kind == "cut":
+        del found[at:]
+    elif kind in ("bit", "bits"):
+        for _ in range(1 if kind == "bit" else 20):
+            found[rng.randrange(len(found))] ^= 1 << rng.randrange(8)
+    elif kind == "noise":
+        found[at : at + length] = rng.randbytes(length)
+    elif kind == "zeros":
+        found[at : at + length] = bytes(length)
+    elif kind == "lost":
+        del found[at : at + length]
+    elif kind == "added":
+        found[at:at] = rng.randbytes(length)
+    else:
+        there = rng.randrange(len(content) - length + 1)
+        found[there : there + length] = content[at : at + length]
+    return bytes(found)
+
+
 class State:
     """A model, its averages and its optimizer after n steps, to be saved."""
+
+    name = ""  # it is the only part
 
     def __init__(self, n: int):
         self.n, self.part = n, tiny.part(swa_start=0, swa_every=1)
@@ -125,7 +154,7 @@ class State:
 
     def save(self, checkpoints: Checkpoints) -> Path:
         """As the loop does."""
-        return checkpoints.save(self.n, self.model, self.averages, self.optimizer, {"a": 1})
+        return checkpoints.save(self.n, [self], {"a": 1})
 
     def values(self) -> list[torch.Tensor | int]:
         """Everything that a checkpoint must hold."""
@@ -143,7 +172,7 @@ class State:
 def restored(path: Path) -> State:
     """What a checkpoint holds."""
     state = State(0)
-    state.n = restore(path, state.model, state.averages, state.optimizer)
+    state.n = restore(path, [state])
     return state
 
 

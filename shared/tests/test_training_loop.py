@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from shared.blocks.config import UNetConfig
@@ -336,7 +336,7 @@ def test_the_model_goes_on_from_its_own_weights_not_the_average(tmp_path):
         Run(tmp_path),
         resume=Checkpoints(tmp_path / "checkpoints").latest(),
     )
-    assert list(steps) == []  # nothing is left to do, but to restore
+    assert [step.n for step in steps] == [5]  # nothing is left to do, but what the caller does after the last step
     now = list(again.model.parameters())
     assert all(torch.equal(a, b) for a, b in zip(left, now, strict=True))
     assert not torch.equal(now[0], everything(run)[0]["ema.layers.0.weight"])
@@ -465,3 +465,56 @@ def test_check_says_what_is_wrong_before_anything_is_begun(monkeypatch):
 
 def test_defaults_of_a_part():
     assert Part(nn.Linear(1, 1), tiny.loss).averages == AveragesConfig()
+
+
+def test_two_parts_are_trained_in_turn_on_the_same_batches(tmp_path):
+    """The second from its start on; its gradients are its own, though the first part's loss comes through it."""
+    seen: dict[str, list[Tensor]] = {"first": [], "second": []}
+    second = part(lr=0.1)
+
+    def first_loss(model, x, cond):
+        seen["first"].append(x)
+        return tiny.loss(model, x, cond) + 100 * second.model(x, torch.zeros(len(x)), {}).mean()
+
+    def second_loss(model, x, cond):
+        seen["second"].append(x)
+        second.figures["seen"] = torch.tensor(float(len(seen["second"])))
+        return tiny.loss(model, x, cond)
+
+    second.loss, second.name, second.start = second_loss, "second", 2
+    first = part(loss=first_loss)
+    run = Run(tmp_path)
+    list(train([first, second], data(), replace(CONFIG, steps=5), run))
+    assert len(seen["first"]) == 5 and len(seen["second"]) == 3
+    assert all(torch.equal(a, b) for a, b in zip(seen["first"][2:], seen["second"], strict=True))
+    assert [run.figures[n].get("second_seen") for n in range(1, 6)] == [None, None, 1, 2, 3]
+    assert all("second_loss" in run.figures[n] for n in (3, 4, 5)) and "images_per_second" in run.figures[1]
+
+    alone = part(lr=0.1, loss=second_loss)  # the second part as if there were no first: 3 steps with its own seeds
+    alone.name, alone.start = "second", 2
+    seen["second"].clear()
+    idle = part()
+    idle.loss = lambda model, x, cond: 0 * sum(p.sum() for p in model.parameters())
+    list(train([idle, alone], data(), replace(CONFIG, steps=5), Run(tmp_path / "alone")))
+    pairs = zip(second.model.parameters(), alone.model.parameters(), strict=True)
+    assert all(torch.equal(a, b) for a, b in pairs)
+
+
+def test_two_parts_are_resumed_bit_for_bit(tmp_path):
+    """Stopped before the second began, and after."""
+
+    def pair():
+        other = part(lr=0.1)
+        other.name, other.start = "second", 3
+        return [part(), other]
+
+    whole = pair()
+    list(train(whole, data(), replace(CONFIG, steps=6), Run(tmp_path / "whole")))
+    for stop in (2, 3, 4):
+        run = Run(tmp_path / str(stop))
+        list(train(pair(), data(), replace(CONFIG, steps=stop), run))
+        again = pair()
+        latest = Checkpoints(run.folder / "checkpoints").latest()
+        list(train(again, data(), replace(CONFIG, steps=6), Run(run.folder), resume=latest))
+        for one, other in zip(whole, again, strict=True):
+            assert all(torch.equal(a, b) for a, b in zip(one.model.parameters(), other.model.parameters(), strict=True))

@@ -181,7 +181,8 @@ class Checkpoints:
             for name, network in networks.items():
                 tensors |= prefixed(f"{prefix}{name}", network.state_dict())
             state, numbers = optimizer_state(part.model, part.optimizer)
-            tensors |= prefixed(f"{prefix}optimizer", state)
+            if part.optimizer.state:  # a part that has not begun has none
+                tensors |= prefixed(f"{prefix}optimizer", state)
             own = {"averages": part.averages.counts(), "optimizer": numbers}
             facts |= {part.name: own} if part.name else own
         path = self.folder / f"step-{n:08d}.safetensors"

@@ -152,6 +152,8 @@ def train(
     progress = Progress(first, config.steps)
 
     with Interrupt() as interrupt, contextlib.closing(progress):
+        if first:  # once more: what the caller does after a step may have been cut short by what ended the run
+            yield TrainStep(first, first == config.steps, trained[0].averages)
         for n in range(first, config.steps):
             micro = [next(stream) for _ in range(config.accumulate // world)]
             for part in trained:

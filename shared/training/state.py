@@ -45,7 +45,10 @@ def load_into(model: nn.Module, state: dict[str, Tensor], path: Path) -> None:
 
 def optimizer_state(model: nn.Module, optimizer: torch.optim.Optimizer) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Its tensors and its numbers, by plain names; for an optimizer without any state, those of a step of length 0."""
+    fresh = not optimizer.state
     flat = get_optimizer_state_dict(model, optimizer, options=FLAT)
+    if fresh:
+        optimizer.state.clear()  # torch has made that step, and it would count as the first
     state = {name: value for name, value in flat.items() if isinstance(value, Tensor)}
     return state, {name: value for name, value in flat.items() if name not in state}
 
