@@ -14,7 +14,7 @@ from shared.cli import Parser, command
 from shared.errors import UserError
 from shared.experiments.compare_tables import as_csv, as_text
 from shared.experiments.comparison import Comparison, compare
-from shared.experiments.history import Run
+from shared.experiments.history import Run, in_stage
 from shared.experiments.provenance import command_line
 from shared.experiments.seeds import group
 from shared.experiments.sources import Source, all_sources, named_sources, open_source
@@ -70,7 +70,7 @@ class CompareConfig:
 
     def takes(self, source: Source) -> bool:
         """Whether a source is of the stage and in the state asked for."""
-        return self.stage in (None, source.task) and self.state in (None, source.run and source.run.state)
+        return in_stage(source.task, self.stage) and self.state in (None, source.run and source.run.state)
 
 
 def run() -> int:

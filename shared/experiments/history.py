@@ -195,6 +195,11 @@ class Run:
         return ("loss", losses[-1]) if losses else None
 
 
+def in_stage(task: str, stage: str | None) -> bool:
+    """Whether a run is of a stage: "task2" is "task2-autoencoder" too; None is any."""
+    return stage is None or task == stage or task.startswith(f"{stage}-")
+
+
 def is_run(folder: Path) -> bool:
     """Whether a folder is that of a run: every run writes its record.json first."""
     try:

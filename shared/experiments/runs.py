@@ -16,7 +16,7 @@ from shared.cli import Parser, command, flat, load_yaml
 from shared.errors import UserError
 from shared.experiments.diff import diff
 from shared.experiments.figures import FIGURES, shown
-from shared.experiments.history import STATES, Run, find_runs, is_number
+from shared.experiments.history import STATES, Run, find_runs, in_stage, is_number
 from shared.experiments.protocol import equal
 from shared.experiments.prune import prune
 from shared.experiments.reproduce import reproduce
@@ -43,7 +43,7 @@ def list_runs(
         format: a table for the terminal, for a document, or for a spreadsheet
     """
     runs = list(find_runs(Path(folder)))
-    kept = [run for run in runs if stage in (None, run.task) and state in (None, run.state)]
+    kept = [run for run in runs if in_stage(run.task, stage) and state in (None, run.state)]
     if where:
         wanted = [parsed(condition) for condition in where]
         check_fields([name for name, _ in wanted], runs)

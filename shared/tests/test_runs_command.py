@@ -440,3 +440,10 @@ def test_names_made_to_attack(root):
         ended = call(*words)
         assert all(character.isprintable() or character == "\n" for character in ended.out + ended.err)
     assert len(call("--format", "markdown").out.splitlines()) == 5
+
+
+def test_a_stage_has_all_its_kinds_of_run():
+    from shared.experiments.history import in_stage
+
+    assert in_stage("task2-autoencoder", "task2") and in_stage("task2", "task2") and in_stage("task2", None)
+    assert not in_stage("task2", "task2-autoencoder") and not in_stage("task20", "task2")
