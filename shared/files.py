@@ -38,7 +38,7 @@ def write_whole(path: Path, write: Callable[[Path], object]) -> None:
     except BaseException as error:
         with contextlib.suppress(OSError):  # the first error is the one to report
             temporary.unlink(missing_ok=True)
-        if isinstance(error, OSError) and error.errno and error.filename is None:  # a write that fails does not say where
+        if isinstance(error, OSError) and error.errno and error.filename is None:  # a failed write does not say where
             error.filename = str(path)
         raise
     force(path.parent)

@@ -4,6 +4,7 @@ What there is to read: in `fit`, the loss is one line and the loop is one `for`.
 besides.
 """
 
+import shlex
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -133,7 +134,10 @@ def run() -> int:
             film = save_film(record)
     except Interrupted as stopped:
         trust = " --trust true" if config.own_data or config.own_network else ""
-        print(f"{stopped} and saved; go on with: task1-train --resume {record.folder}{trust}", file=sys.stderr)
+        print(
+            f"{stopped} and saved; go on with: task1-train --resume {shlex.quote(str(record.folder))}{trust}",
+            file=sys.stderr,
+        )
         return 128 + stopped.number
     print(f"trained: {record.folder}")
     if film:

@@ -16,7 +16,7 @@ from torch.utils.data import Dataset
 from shared.datasets.images import Tensors
 from shared.errors import UserError
 from shared.files import write_text, write_whole
-from task2_latent.latents import IN_MEMORY, STATISTICS, Gauge, Statistics, read_statistics
+from task2_latent.latents import IN_MEMORY, STATISTICS, Gauge, Statistics, fingerprint, read_statistics
 
 SHARD = 64 * 2**20  # bytes of moments in a file
 
@@ -26,12 +26,14 @@ class Shards(Dataset):
 
     ranged = False  # moments are no images: [-1, 1] does not hold for them
 
-    def __init__(self, paths: list[Path]):
-        """In this order."""
+    def __init__(self, paths: list[Path], owner: str):
+        """In this order; all of the autoencoder with this fingerprint."""
         self.paths, self._opened = paths, {}
         sizes = []
         for path in paths:
             with opened(path) as file:
+                if "moments" not in file.keys() or (file.metadata() or {}).get("autoencoder") != owner:
+                    raise UserError(f"{path} holds no latents of this cache: write it again by task2-encode")
                 sizes.append(file.get_slice("moments").get_shape()[0])
         self.ends = list(accumulate(sizes))
         self.shape = tuple(self[0][0].shape)
@@ -80,14 +82,14 @@ def write_cache(
     if (folder / STATISTICS).exists():
         raise UserError(f"{folder} holds a cache: remove it, or choose another --out")
     kept: list[tuple[Tensor, dict[str, Tensor]]] = []
-    number = 0
+    number, owner = 0, fingerprint(gauge.autoencoder)
     for moments, cond in batches:
         gauge.add(moments)
         kept.append((moments, cond))
         if sum(m.numel() * 4 for m, _ in kept) >= SHARD:
-            number, kept = write_shard(folder, number, kept), []
+            number, kept = write_shard(folder, number, kept, owner), []
     if kept:
-        number = write_shard(folder, number, kept)
+        number = write_shard(folder, number, kept, owner)
     for path in sorted(folder.glob("shard-*.safetensors"))[number:]:  # of a run that was stopped
         path.unlink()
     statistics = gauge.read(about)
@@ -95,11 +97,12 @@ def write_cache(
     return statistics
 
 
-def write_shard(folder: Path, number: int, kept: list[tuple[Tensor, dict[str, Tensor]]]) -> int:
-    """Write one file; returns the next number."""
+def write_shard(folder: Path, number: int, kept: list[tuple[Tensor, dict[str, Tensor]]], owner: str) -> int:
+    """Write one file, which says whose its latents are; returns the next number."""
     tensors = {name: torch.cat([cond[name] for _, cond in kept]).contiguous() for name in kept[0][1]}
     tensors["moments"] = torch.cat([moments for moments, _ in kept]).contiguous()
-    write_whole(folder / f"shard-{number:05d}.safetensors", lambda path: path.write_bytes(save(tensors)))
+    content = save(tensors, {"autoencoder": owner})
+    write_whole(folder / f"shard-{number:05d}.safetensors", lambda path: path.write_bytes(content))
     return number + 1
 
 
@@ -124,7 +127,7 @@ def read_cache(folder: Path, autoencoder: str, about: str) -> tuple[Dataset, Sta
     if statistics.data != about:
         raise UserError(f"{folder} holds latents of other data, {statistics.data}: write them again by task2-encode")
     paths = sorted(folder.glob("shard-*.safetensors"))
-    shards = Shards(paths) if paths else ()
+    shards = Shards(paths, autoencoder) if paths else ()
     if len(shards) != statistics.n:
         raise UserError(f"{folder} holds {len(shards)} of {statistics.n} latents: write them again by task2-encode")
     if len(shards) * shards[0][0].numel() * 4 > IN_MEMORY:

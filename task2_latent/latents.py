@@ -4,6 +4,7 @@ What an autoencoder's encoder gives are *moments*: a distribution of latents for
 latents themselves. The moments are what is cached; a latent is drawn from them anew each time.
 """
 
+import contextlib
 import json
 import math
 from collections.abc import Iterator
@@ -16,7 +17,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from shared.errors import UserError
-from shared.experiments.history import read_json
+from shared.experiments.history import is_number, read_json
 from shared.files import write_text
 from shared.training.checkpoint import digest
 from task2_latent.autoencoder import Autoencoder
@@ -169,7 +170,8 @@ def measured(autoencoder: Autoencoder, run: Path | None, data: Dataset, about: s
         gauge.add(moments)
     statistics = gauge.read(about)
     if path:
-        write_text(path, json.dumps(asdict(statistics), indent=2) + "\n")
+        with contextlib.suppress(OSError):  # somebody else's run, perhaps: then it is measured again the next time
+            write_text(path, json.dumps(asdict(statistics), indent=2) + "\n")
     return statistics
 
 
@@ -177,6 +179,11 @@ def read_statistics(path: Path) -> Statistics:
     """From a latents.json. Raises UserError if it is none."""
     facts = read_json(path)
     try:
-        return Statistics(**{name: facts[name] for name in Statistics.__dataclass_fields__})
-    except KeyError as missing:
-        raise UserError(f"{path} is damaged: it lacks {missing}; remove it, and it is measured again") from None
+        statistics = Statistics(**{name: facts[name] for name in Statistics.__dataclass_fields__})
+        spread, numbers = [*statistics.deviation, statistics.overall], [*statistics.mean, statistics.n]
+        whole = all(map(is_number, [*spread, *numbers])) and len(statistics.mean) == len(statistics.deviation)
+        if not (whole and min(spread) > 0):
+            raise TypeError
+        return statistics
+    except (KeyError, TypeError):
+        raise UserError(f"{path} is damaged: remove it, and it is measured or written again") from None

@@ -3,6 +3,7 @@
 Against stage 1 only the space has changed: schedule, loss, samplers and loop are the same.
 """
 
+import shlex
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -88,6 +89,8 @@ def build_latents(config: LatentTraining, autoencoder: "LoadedAutoencoder", fact
                 f"{autoencoder.source} is an autoencoder of images {there}, not {here}: train one for these"
             )
     if facts:
+        if facts.get("autoencoder") != fingerprint(autoencoder.network):
+            raise UserError(f"{autoencoder.source} is not the one of this run: take it from a copy of the run")
         return data, rebuilt(autoencoder.network, facts, autoencoder.source)
     statistics = statistics or measured(autoencoder.network, autoencoder.run, data, about)
     return data, build_space(autoencoder.network, statistics, config.latents)
@@ -104,6 +107,7 @@ def prepare(config: LatentTraining, resume: Path | None, init_from: Path | None)
     from shared.training.weights import read_weights
     from task2_latent.model import COPY, Model, build_diffusion, build_network, load_autoencoder
 
+    record = RunRecord.reopen(resume) if resume else None  # first: nobody else trains in it from here on
     checkpoint = Checkpoints(resume / "checkpoints").latest() if resume else None
     facts = training_facts(checkpoint) if checkpoint else {"config": {}}
     saved = facts["config"]
@@ -115,16 +119,19 @@ def prepare(config: LatentTraining, resume: Path | None, init_from: Path | None)
     network = build_network(config, autoencoder.network.latent_shape(autoencoder.shape))
     resolved = plain({"shape": autoencoder.shape, "space": space.facts(), **asdict(config)})
     model = Model(network, build_diffusion(config), space, config, autoencoder.shape, autoencoder.source)
-    if resume is None:
+    if record is None:
         if init_from is not None:
             load_into(network, *read_weights(init_from))
         record = RunRecord.create("task2", config.run, asdict(config))
         record.config = resolved
         tensors = prefixed("ema", autoencoder.network.state_dict())
         about = {name: autoencoder.facts[name] for name in ("step", "config")}
-        write_checkpoint(record.folder / COPY, tensors, about)  # so that this run depends on no other
+        try:
+            write_checkpoint(record.folder / COPY, tensors, about)  # so that this run depends on no other
+        except BaseException as error:
+            record.close("failed", str(error) or repr(error))
+            raise
         return model, data, record, None
-    record = RunRecord.reopen(resume)
     check_same(saved, resolved)
     record.config = resolved
     record.go_on(facts["step"])
@@ -144,7 +151,10 @@ def run() -> int:
             fit(model, data, record, checkpoint)
     except Interrupted as stopped:
         trust = " --trust true" if asked.config.own_data or asked.config.own_network else ""
-        print(f"{stopped} and saved; go on with: {PROGRAM} --resume {record.folder}{trust}", file=sys.stderr)
+        print(
+            f"{stopped} and saved; go on with: {PROGRAM} --resume {shlex.quote(str(record.folder))}{trust}",
+            file=sys.stderr,
+        )
         return 128 + stopped.number
     print(f"trained: {record.folder}")
     return 0

@@ -4,6 +4,7 @@ Where a discriminator takes part, it is a second part of the one loop.
 """
 
 import copy
+import shlex
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -198,7 +199,10 @@ def run() -> int:
                 fit(autoencoder, opponents, data, config, record, checkpoint)
         except Interrupted as stopped:
             trust = " --trust true" if config.own_data else ""
-            print(f"{stopped} and saved; go on with: {PROGRAM} --resume {record.folder}{trust}", file=sys.stderr)
+            print(
+                f"{stopped} and saved; go on with: {PROGRAM} --resume {shlex.quote(str(record.folder))}{trust}",
+                file=sys.stderr,
+            )
             return 128 + stopped.number
         print(f"trained: {record.folder}")
         config, resume, init_from = next_stage(config), None, record.folder

@@ -192,7 +192,9 @@ def find_published(base: Evaluation, names: list[str], wanted: bool | str, axis:
     for paper in chosen:
         row = judged(Row(paper.label, paper.protocol, {paper.figure: paper.value}, paper=paper), base, axis)
         if paper.figure not in names:
-            row = replace(row, reasons=(*row.reasons, f"figure is {paper.figure}, not {names[0]}"))
+            row = replace(
+                row, reasons=(*row.reasons, f"figure is {paper.figure}" + (f", not {names[0]}" if names else ""))
+            )
         rows.append(row)
     return sorted(rows, key=lambda row: (len(row.reasons), along(row.x)))
 

@@ -133,7 +133,7 @@ class Run:
     @property
     def name(self) -> str:
         """The folder's name."""
-        return self.folder.name
+        return self.folder.name or self.folder.resolve().name
 
     @cached_property
     def record(self) -> dict[str, Any]:

@@ -109,7 +109,7 @@ def source_files(task: str) -> dict[str, Path]:
     """Every source file that a run of a task ("task1", "task2-autoencoder") may depend on, by its name in the archive.
 
     The code of `shared` and of the task as it lies on the disk; what git does not track beside it; and, under
-    `own/`, the modules of a person's own that were imported from the current folder.
+    `own/`, the modules of a person's own that were imported.
     """
     files = {"pyproject.toml": ROOT / "pyproject.toml"}
     for package in [ROOT / "shared", *ROOT.glob(f"{task.partition('-')[0]}_*")]:
@@ -124,13 +124,14 @@ def source_files(task: str) -> dict[str, Path]:
 
 
 def own_modules() -> dict[str, Path]:
-    """The imported modules that lie below the current folder, and belong neither to this code nor to a package."""
-    here = Path.cwd().resolve()
-    others = [ROOT, *(Path(sysconfig.get_path(name)).resolve() for name in ("stdlib", "purelib", "platlib"))]
+    """The imported modules that belong neither to this code nor to an installed package."""
+    ours = [ROOT / "shared", *ROOT.glob("task*_*")]
+    others = [*ours, *(Path(sysconfig.get_path(name)).resolve() for name in ("stdlib", "purelib", "platlib"))]
     found = {}
     for name, module in list(sys.modules.items()):
         path = Path(getattr(module, "__file__", None) or "/").resolve()
-        if name != "__main__" and path.is_relative_to(here) and not any(path.is_relative_to(o) for o in others):
+        installed = {"site-packages", "dist-packages"} & set(path.parts) or any(path.is_relative_to(o) for o in others)
+        if name != "__main__" and path.suffix == ".py" and not installed:
             tail = "/__init__.py" if path.name == "__init__.py" else ".py"
             found[name.replace(".", "/") + tail] = path
     return found

@@ -86,9 +86,19 @@ class RunRecord:
 
     def __init__(self, folder: Path, config: dict[str, Any], held: FileLock):
         """Use `create` for a new one and `reopen` for an old one."""
-        self.folder, self.config = folder, config
+        self._folder, self.config = folder, config
+        self._handle = os.open(folder, os.O_RDONLY)  # of the folder itself, whatever it is called later
         self.step, self.images, self.before = 0, 0, 0.0
-        self._opened, self._lock, self._writer = time.perf_counter(), held, None
+        self._opened, self._lock, self._writer, self._new = time.perf_counter(), held, None, False
+
+    @property
+    def folder(self) -> Path:
+        """Where the run lies: it may be renamed while it is trained (seen on Linux; elsewhere that ends the run)."""
+        if not is_run(self._folder):
+            with contextlib.suppress(OSError):
+                moved = Path(os.readlink(f"/proc/self/fd/{self._handle}"))
+                self._folder = moved if is_run(moved) else self._folder
+        return self._folder
 
     @classmethod
     def create(cls, task: str, run: RunConfig, config: dict[str, Any]) -> "RunRecord":
@@ -98,7 +108,8 @@ class RunRecord:
             UserError: a run of that name exists, or the name is none.
             OSError: the folder cannot be written; then there is none.
         """
-        if run.name is not None and (not run.name or Path(run.name).name != run.name or run.name.startswith(".")):
+        plain_name = run.name is None or (run.name.isprintable() and Path(run.name).name == run.name != "")
+        if not plain_name or (run.name or "").startswith("."):
             raise UserError(
                 f"run.name is {run.name}: it must be the name of a folder, without a path or a dot before it"
             )
@@ -111,6 +122,7 @@ class RunRecord:
             ) from None
         try:
             record = cls(folder, plain(config), lock(folder))
+            record._new = True
             begun = {**provenance(), "started": time.time()}
             # first, as it is what makes this folder a run
             record.note({"task": task, "state": "running", "seed": seed_of(record.config), **begun})
@@ -150,9 +162,10 @@ class RunRecord:
         record = read_json(self.folder / "record.json")
         again = {**provenance(), "started": time.time(), "from_step": n}
         again = {name: value for name, value in again.items() if record.get(name) != value}  # what is new
-        sessions = [*record.get("resumed", []), again]
+        before = record.get("resumed")
+        sessions = [*(before if isinstance(before, list) else []), again]
         source = self.folder / f"source-{len(sessions) + 1}.zip"
-        write_whole(source, lambda temporary: write_source(temporary, record["task"]))
+        write_whole(source, lambda temporary: write_source(temporary, Run(self.folder).task))
         kept = sorted(self.folder.glob("source*.zip"))
         same = [old for old in kept if old != source and old.read_bytes() == source.read_bytes()]
         again["source"] = (same or [source])[0].name
@@ -163,8 +176,9 @@ class RunRecord:
     def note(self, facts: dict[str, Any]) -> None:
         """Add facts to record.json, or replace those of the same name."""
         path = self.folder / "record.json"
-        known = read_json(path) if path.exists() else {}
+        known = {} if self._new else read_json(path)  # where it is gone, the run was moved or removed: say so
         write_text(path, json.dumps(known | facts, indent=2) + "\n")
+        self._new = False
 
     def reached(self, n: int, images: int) -> None:
         """The run has taken n optimizer steps and seen so many images."""
@@ -180,6 +194,10 @@ class RunRecord:
         figures = {**figures, **self.amounts()}
         with (self.folder / "metrics.jsonl").open("a") as file:
             file.write(json.dumps({"step": n, "time": time.time(), **figures}) + "\n")
+        if self._writer is not None and not Path(self._writer.log_dir).exists():  # the run was renamed
+            with contextlib.suppress(OSError):
+                self._writer.close()
+            self._writer = None
         if self._writer is None:
             from torch.utils.tensorboard import SummaryWriter  # slow to import
 
@@ -205,11 +223,12 @@ class RunRecord:
     def close(self, state: str, reason: str | None = None) -> None:
         """Say how the run ended: "finished", "interrupted", or "failed" with the reason; and let go of the folder."""
         try:
-            if self._writer is not None:
+            if self._writer is not None and Path(self._writer.log_dir).exists():
                 self._writer.close()
             self.note({"state": state, "reason": reason, "ended": time.time(), "step": self.step, **self.amounts()})
         finally:
             self._lock.release()
+            os.close(self._handle)
 
 
 def quiet(arguments: threading.ExceptHookArgs) -> None:

@@ -5,6 +5,7 @@ import json
 import os
 import re
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -228,6 +229,7 @@ def test_the_source_is_kept_as_it_lies_on_the_disk_git_or_not(clone, tmp_path):
     with zipfile.ZipFile(run.folder / "source.zip") as file:
         kept = {name: file.read(name).decode() for name in file.namelist()}
     assert kept.pop("shared/experiments/provenance.py") == "" and kept.pop("pyproject.toml")
+    kept = {name: text for name, text in kept.items() if not name.startswith("own/")}  # this test's own modules
     assert kept == {"shared/a.py": "a = 2\n", "task1_x/b.py": "b = 1\n", "untracked.py": "u = 1\n"}
     head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=clone, capture_output=True, text=True).stdout.strip()
     assert record(run)["commit"] == head and record(run)["untracked"] == ["large.py", "untracked.py"]
@@ -247,7 +249,8 @@ def test_source_of_ones_own_beside_it_is_kept(clone, tmp_path, monkeypatch):
     (tmp_path / "mine" / "not_imported.py").write_text("")
     importlib.import_module("own_one")
     kept = {name for name in provenance_module.source_files("task1") if name.startswith("own/")}
-    assert kept == {"own/own_one.py", "own/own_two/__init__.py", "own/own_two/part.py"}
+    assert kept >= {"own/own_one.py", "own/own_two/__init__.py", "own/own_two/part.py"}
+    assert "own/not_imported.py" not in kept and not any(name.startswith(("own/torch", "own/numpy")) for name in kept)
 
 
 def test_without_changes_there_is_no_patch_and_the_same_source_is_kept_once(clone, tmp_path):
@@ -347,3 +350,32 @@ def test_the_latest_run_is_the_one_started_last(tmp_path):
 def test_no_run_at_all(tmp_path):
     with pytest.raises(UserError, match="there is no run in .*task1: train one first"):
         latest_run(tmp_path, "task1")
+
+
+def test_a_run_may_be_renamed_while_it_is_trained(tmp_path):
+    run = create(tmp_path, "old")
+    run.reached(1, 10)
+    run.log(1, {"loss": 1.0})
+    run.folder.rename(tmp_path / "task1" / "new")
+    run.reached(2, 20)
+    run.log(2, {"loss": 0.5})
+    assert run.folder == tmp_path / "task1" / "new"
+    run.close("finished")
+    assert [path.name for path in (tmp_path / "task1").iterdir()] == ["new"]
+    found = Run(tmp_path / "task1" / "new")
+    assert found.state == "finished" and [line["step"] for line in found.metrics] == [1, 2]
+
+
+def test_a_run_that_was_removed_while_it_was_trained_does_not_come_back(tmp_path):
+    run = create(tmp_path, "gone")
+    run.folder.rename(tmp_path / "elsewhere")
+    shutil.rmtree(tmp_path / "elsewhere")
+    with pytest.raises(UserError, match="cannot read .*gone/record.json"):
+        run.close("finished")
+    assert list((tmp_path / "task1").iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["a\nb", "a\x1b[2J", "a\udcff"])
+def test_a_name_can_be_printed(name, tmp_path):
+    with pytest.raises(UserError, match="must be the name of a folder"):
+        create(tmp_path, name)

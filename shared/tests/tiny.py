@@ -57,6 +57,7 @@ class Run:
     """A run's record that keeps its figures in memory."""
 
     def __init__(self, folder: Path, config: dict[str, Any] | None = None):
+        folder.mkdir(parents=True, exist_ok=True)
         self.folder, self.config = folder, config or {}
         self.figures: dict[int, dict[str, float]] = {}
 

@@ -171,7 +171,7 @@ class Checkpoints:
         Raises:
             OSError: it could not be written; all earlier checkpoints are still there.
         """
-        self.folder.mkdir(parents=True, exist_ok=True)
+        self.folder.mkdir(exist_ok=True)  # without parents: a run that was removed does not come back as a ghost
         for leftover in self.folder.glob(partial(Path("*")).name):  # of a save that was killed
             leftover.unlink()
         tensors, facts = {}, {"step": n, "config": config}

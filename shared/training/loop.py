@@ -141,7 +141,7 @@ def train(
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.use_deterministic_algorithms(True)
     trained = [Trained(part, accelerator) for part in ([parts] if isinstance(parts, Part) else parts)]
-    checkpoints, images = Checkpoints(run.folder / "checkpoints", config.keep), config.batch * config.accumulate
+    images = config.batch * config.accumulate
     first = 0
     if resume is not None:
         first = restore(resume, trained)
@@ -171,7 +171,7 @@ def train(
             if step.every(config.save_every) or step.last or stopping:
                 for part in trained:
                     part.check(step.n)
-                checkpoints.save(step.n, trained, run.config)
+                Checkpoints(run.folder / "checkpoints", config.keep).save(step.n, trained, run.config)
             with contextlib.ExitStack() as pauses:
                 for part in trained:
                     pauses.enter_context(part.meter.paused())
