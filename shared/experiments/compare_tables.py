@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from shared.experiments.comparison import Comparison, Row
 from shared.experiments.figures import FIGURES, shown
-from shared.experiments.papers import PaperRow
+from shared.experiments.papers import PaperRow, meanings
 from shared.experiments.protocol import FINER, REQUIRED, text
 from shared.experiments.tables import amount, clean, duration, escaped, render
 
@@ -35,8 +35,20 @@ def as_text(comparison: Comparison, format: Literal["terminal", "markdown"], eve
         few = refused if all_papers else refused[:SHOWN]
         more = f" ({len(few)} of {len(refused)}; --papers DATA or --format csv for more)" if few != refused else ""
         parts += [f"Published, and not to be set beside the above{more}:\n", refused_table(few, format)]
+    shown_papers = [
+        row for row in [*comparison.together, *comparison.apart[: None if all_papers else SHOWN]] if row.paper
+    ]
+    parts += [write(clean(line)) + "\n" for line in readings(shown_papers)]
     parts += [write(clean(f"Note: {note}.")) + "\n" for note in comparison.notes]
     return "\n".join(parts)
+
+
+def readings(rows: list[Row]) -> list[str]:
+    """How the published figures of these rows were read, and what is noted of them, a line each."""
+    used, known = {row.paper.read for row in rows}, meanings()
+    letters = [f"({letter}) {known[letter]}" for letter in sorted(used)]
+    notes = dict.fromkeys(f"{row.name}: {row.paper.note}" for row in rows if row.paper.note)
+    return [*([f"Read {'; '.join(letters)}."] if letters else []), *notes]
 
 
 def main_table(comparison: Comparison, format: Literal["terminal", "markdown"], every: bool) -> str:
@@ -124,6 +136,7 @@ def csv_line(row: Row, comparison: Comparison) -> dict[str, Any]:
         line |= {name: row.value(name), f"{name}_deviation": None if row.reasons else deviation}
     refused = paper if row.reasons else None
     line |= {f"published_{key}": getattr(refused, key, None) for key in ("figure", "value", "deviation")}
+    line |= {name: getattr(paper, name, None) for name in ("paper", "table", "read", "note")}
     line |= {"bound": paper.bound if paper else None, "seeds": None if paper else row.seeds}
     line |= {"seconds": row.seconds, "images": row.images, "steps_of_training": row.step}
     line |= {name: row.protocol.get(name) for name in REQUIRED + FINER}

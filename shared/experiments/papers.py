@@ -75,6 +75,11 @@ class PaperRow:
         return f"{name}, {self.table} ({self.read})"
 
 
+def meanings(path: Path = FILE) -> dict[str, str]:
+    """What the letters mean by which figures were read: P, R, S, K."""
+    return {str(letter): str(meaning) for letter, meaning in read_yaml(path)["read"].items()}
+
+
 def papers(path: Path = FILE, data: str | None = None, figure: str | None = None) -> list[PaperRow]:
     """The published figures, in the file's order.
 

@@ -85,19 +85,31 @@ def memory_gib() -> float | None:
 
 
 def peak_memory_gib() -> dict[str, float]:
-    """The most memory that this process has held so far, in GiB: of the machine's, and of the GPU's if it has one."""
+    """The most memory that this process has held so far, in GiB: of the machine's, and of the GPU's if it has one.
+
+    Without that of its loaders. Not `ru_maxrss` where there is another: on Linux that begins at the parent's.
+    """
     peaks = {}
     try:
-        import resource
-
-        unit = 1 if sys.platform == "darwin" else 1024  # bytes there, KiB elsewhere
-        peaks["peak_memory_gib"] = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30, 3)
-    except ImportError:  # Windows
-        pass
+        lines = Path("/proc/self/status").read_text().splitlines()
+        peaks["peak_memory_gib"] = round(next(int(x.split()[1]) for x in lines if x.startswith("VmHWM")) / 2**20, 3)
+    except (OSError, StopIteration):
+        peaks |= peak_by_usage()
     torch = sys.modules.get("torch")
     if torch is not None and torch.cuda.is_available():
         peaks["peak_gpu_memory_gib"] = round(torch.cuda.max_memory_allocated() / 2**30, 3)
     return peaks
+
+
+def peak_by_usage() -> dict[str, float]:
+    """The same as the system's accounting has it, where it has one."""
+    try:
+        import resource
+
+        unit = 1 if sys.platform == "darwin" else 1024  # bytes there, KiB elsewhere
+        return {"peak_memory_gib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30, 3)}
+    except ImportError:  # Windows
+        return {}
 
 
 def is_source(path: Path) -> bool:

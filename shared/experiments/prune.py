@@ -31,11 +31,18 @@ from shared.files import force
 
 LEFTOVER = ".pruned-" + "[0-9a-f]" * 16
 FILES = (
-    *("config.yaml", "record.json", "source*.zip", "changes.patch", "metrics.jsonl", LOCK, ".partial-*"),
+    *("config.yaml", "record.json", "source*.zip", "changes.patch", "metrics*.jsonl", LOCK, ".partial-*"),
     *("autoencoder.safetensors", "latents.json"),  # stage 2: what a diffusion decodes with, what was measured
 )
 FOLDERS = ("tensorboard", "checkpoints", "samples", "evaluations", LEFTOVER)
-CHECKPOINTS = ("step-*.safetensors", ".partial-*")
+INSIDE = {  # of its folders: those in them, and the files
+    "": (FOLDERS, FILES),
+    "checkpoints": ((), ("step-*.safetensors", ".partial-*")),
+    "samples": ((), ("step-*.png", "training.gif", ".partial-*")),
+    "tensorboard": ((), ("events.out.tfevents.*",)),
+    "evaluations": (("*",), ()),
+    "evaluations/*": ((), ("evaluation.json", "evaluation.md", ".partial-*")),
+}
 DAY = 24 * 60 * 60.0
 
 
@@ -172,12 +179,19 @@ def strangers(folder: Path) -> Iterator[Path]:
     """What is in a run's folder and was not put there by a training: other files, and every link."""
     for above, folders, files in os.walk(folder):
         inside = Path(above).relative_to(folder)
-        patterns = {"": (FOLDERS, FILES), "checkpoints": ((), CHECKPOINTS)}.get("/".join(inside.parts), ("*", "*"))
+        place = "/".join(inside.parts)
+        patterns = next((INSIDE[key] for key in INSIDE if same_place(place, key)), ("*", "*"))
         for names, allowed in zip((folders, files), patterns, strict=True):
             for name in sorted(names):
                 known = any(fnmatchcase(name, pattern) for pattern in allowed)
                 if not known or (Path(above) / name).is_symlink():
                     yield inside / name
+
+
+def same_place(place: str, pattern: str) -> bool:
+    """Whether a folder inside a run is meant by a pattern, part by part."""
+    parts, patterns = place.split("/"), pattern.split("/")
+    return len(parts) == len(patterns) and all(map(fnmatchcase, parts, patterns))
 
 
 def remove(target: Target, what: Path) -> str | None:

@@ -18,6 +18,7 @@ it. `history.py` reads it.
 import contextlib
 import json
 import os
+import re
 import shutil
 import threading
 import time
@@ -31,12 +32,13 @@ from filelock import FileLock, Timeout
 
 from shared.errors import UserError
 from shared.experiments.config import RunConfig
-from shared.experiments.history import LOCK, Run, is_run, read_json, read_metrics
+from shared.experiments.history import LOCK, Run, is_number, is_run, read_json, read_metrics
 from shared.experiments.provenance import git, peak_memory_gib, provenance, write_source
 from shared.files import write_text, write_whole
 
 WAIT = 10.0  # seconds for which a lock is waited: the loaders of a killed training outlive it a little
-KEPT_OUT = ("images", "seconds", "peak_memory_gib", "peak_gpu_memory_gib")  # of TensorBoard: no curves to look at
+PEAKS = ("peak_memory_gib", "peak_gpu_memory_gib")
+KEPT_OUT = ("images", "seconds", *PEAKS)  # of TensorBoard: no curves to look at
 
 
 def plain(value: Any) -> Any:
@@ -67,6 +69,14 @@ def new_folder(parent: Path, name: str | None = None) -> Path:
     raise FileExistsError(f"{parent / stamp}")
 
 
+def clear_beginning(folder: Path) -> None:
+    """Remove the folder of a run that was killed before it had written anything."""
+    with contextlib.suppress(OSError, Timeout):
+        if {path.name for path in folder.iterdir()} <= {LOCK, ".partial-record.json"}:
+            with FileLock(folder / LOCK, timeout=0):
+                shutil.rmtree(folder)
+
+
 def lock(folder: Path) -> FileLock:
     """Hold a run's folder until `release`, or until this process ends.
 
@@ -88,17 +98,23 @@ class RunRecord:
         """Use `create` for a new one and `reopen` for an old one."""
         self._folder, self.config = folder, config
         self._handle = os.open(folder, os.O_RDONLY)  # of the folder itself, whatever it is called later
-        self.step, self.images, self.before = 0, 0, 0.0
+        self.step, self.images, self.before, self.peaks = 0, 0, 0.0, {}
         self._opened, self._lock, self._writer, self._new = time.perf_counter(), held, None, False
 
     @property
     def folder(self) -> Path:
         """Where the run lies: it may be renamed while it is trained (seen on Linux; elsewhere that ends the run)."""
-        if not is_run(self._folder):
-            with contextlib.suppress(OSError):
-                moved = Path(os.readlink(f"/proc/self/fd/{self._handle}"))
-                self._folder = moved if is_run(moved) else self._folder
-        return self._folder
+        if self._handle is None:
+            return self._folder
+        with contextlib.suppress(OSError):
+            if os.path.samestat(os.fstat(self._handle), os.stat(self._folder)):
+                return self._folder
+        with contextlib.suppress(OSError):
+            moved = Path(os.readlink(f"/proc/self/fd/{self._handle}"))
+            if os.path.samestat(os.fstat(self._handle), os.stat(moved)):
+                self._folder = moved
+                return moved
+        raise UserError(f"{self._folder} was moved or removed while it was trained: nothing more is written")
 
     @classmethod
     def create(cls, task: str, run: RunConfig, config: dict[str, Any]) -> "RunRecord":
@@ -114,6 +130,7 @@ class RunRecord:
                 f"run.name is {run.name}: it must be the name of a folder, without a path or a dot before it"
             )
         try:
+            clear_beginning(Path(run.folder) / task / (run.name or " "))
             folder = new_folder(Path(run.folder) / task, run.name)
         except FileExistsError as error:
             there = error.filename
@@ -128,7 +145,7 @@ class RunRecord:
             record.note({"task": task, "state": "running", "seed": seed_of(record.config), **begun})
             write_text(folder / "config.yaml", yaml.safe_dump(record.config, sort_keys=False, allow_unicode=True))
             write_whole(folder / "source.zip", lambda path: write_source(path, task))
-            if changes := git("diff", "HEAD"):
+            if changes := git("diff", "--binary", "--no-color", "--no-ext-diff", "HEAD"):
                 write_text(folder / "changes.patch", changes)
         except BaseException:  # a full disk, Ctrl-C: nothing has begun
             shutil.rmtree(folder, ignore_errors=True)
@@ -147,19 +164,23 @@ class RunRecord:
         held = lock(folder)
         run = Run(folder)
         record = cls(folder, run.config, held)
-        if not run.record or not run.config:
+        if not run.record or not run.config or not re.fullmatch(r"task\d(-\w+)?", run.task, re.ASCII):
             held.release()
-            raise UserError("; ".join(run.problems))
+            problem = f"{folder / 'record.json'} is damaged: it names no stage; take it from a copy of the run"
+            raise UserError("; ".join(run.problems) or problem)
         return record
 
     def go_on(self, n: int) -> None:
         """Go on from step n: forget the figures of later steps, which come again, and note by which code."""
         path = self.folder / "metrics.jsonl"
-        lines, _ = read_metrics(path)
+        lines, bad = read_metrics(path)
+        if bad:  # they are not understood here, and not thrown away
+            write_whole(self.folder / "metrics-damaged.jsonl", lambda copy: shutil.copyfile(path, copy))
         self.step, self.before = n, Run(self.folder).seconds_at(n) or 0.0
         if path.exists():
             write_text(path, "".join(json.dumps(line) + "\n" for line in lines if line["step"] <= n))
         record = read_json(self.folder / "record.json")
+        self.peaks = {name: record[name] for name in PEAKS if is_number(record.get(name))}
         again = {**provenance(), "started": time.time(), "from_step": n}
         again = {name: value for name, value in again.items() if record.get(name) != value}  # what is new
         before = record.get("resumed")
@@ -185,9 +206,10 @@ class RunRecord:
         self.step, self.images = n, images
 
     def amounts(self) -> dict[str, float]:
-        """Images seen, wall-clock seconds over all sessions, and peak memory of this one, as of now."""
+        """Images seen, wall-clock seconds and peak memory over all sessions, as of now."""
         seconds = self.before + time.perf_counter() - self._opened
-        return {"images": self.images, "seconds": round(seconds, 3), **peak_memory_gib()}
+        peaks = {name: max(value, self.peaks.get(name, 0.0)) for name, value in peak_memory_gib().items()}
+        return {"images": self.images, "seconds": round(seconds, 3), **peaks}
 
     def log(self, n: int, figures: dict[str, float]) -> None:
         """Write the figures of step n to metrics.jsonl and TensorBoard."""
@@ -229,6 +251,7 @@ class RunRecord:
         finally:
             self._lock.release()
             os.close(self._handle)
+            self._handle = None  # the folder stays where it was last seen
 
 
 def quiet(arguments: threading.ExceptHookArgs) -> None:

@@ -17,7 +17,7 @@ from shared.errors import UserError
 from shared.experiments.diff import diff
 from shared.experiments.figures import FIGURES, shown
 from shared.experiments.history import STATES, Run, find_runs, in_stage, is_number
-from shared.experiments.protocol import equal
+from shared.experiments.protocol import FINER, REQUIRED, equal
 from shared.experiments.prune import prune
 from shared.experiments.reproduce import reproduce
 from shared.experiments.show import show
@@ -50,6 +50,8 @@ def list_runs(
         kept = [run for run in kept if all(holds(run, name, text) for name, text in wanted)]
     if kept:
         print(render(HEADERS, [cells(run, format == "csv") for run in kept], format), end="")
+        if format == "terminal" and len({measured(run) for run in kept} - {""}) > 1:
+            print("\nThe figures are of unlike protocols: compare says which may stand side by side.")
     elif runs:
         print(f"none of the {len(runs)} runs in {clean(folder)} is such a one: ask for less")
     else:
@@ -72,6 +74,15 @@ def cells(run: Run, exact: bool) -> list[str]:
     if figure and not exact:
         name, value = FIGURES[name].label if name in FIGURES else name, shown(name, value)
     return [run.task, run.name, run.state, *known, name, str(value)]
+
+
+def measured(run: Run) -> str:
+    """How the main figure was measured, apart from the seed; nothing where it is the loss."""
+    for evaluation in reversed(run.evaluations):
+        if evaluation.main in evaluation.figures:
+            protocol = {name: evaluation.protocol.get(name) for name in (*REQUIRED, *FINER)}
+            return f"{evaluation.main} {protocol}"
+    return ""
 
 
 def parsed(condition: str) -> tuple[str, str]:

@@ -100,7 +100,7 @@ def make(root: Path, name: str, task: str = "task1", checkpoints: int = 1, **cha
     for n in range(checkpoints):
         write(folder / "checkpoints" / f"step-{n:08d}.safetensors", "x" * 2**20)
     write(folder / "samples" / "step-00000020.png", "a picture")
-    write(folder / "tensorboard" / "events.out", "curves")
+    write(folder / "tensorboard" / "events.out.tfevents.1.host", "curves")
     write(folder / ".lock", "")
     pack(folder / "source.zip", SOURCE)
     return folder

@@ -184,6 +184,15 @@ def test_a_folder_that_is_no_run(root):
     assert_kept(root, "its record.json is not that of a run", "theirs")
 
 
+@pytest.mark.parametrize("name", ["samples/thesis.tex", "samples/mine/a.png", "evaluations/notes.txt", "tensorboard/x"])
+def test_a_run_with_a_persons_own_file_in_one_of_its_folders(name, root):
+    path = root / "task1" / "good" / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("of a person's own")
+    call("prune", "good", *DO)
+    assert path.read_text() == "of a person's own" and (root / "task1" / "good" / "record.json").exists()
+
+
 @pytest.mark.parametrize("name", ["notes.txt", "best.safetensors", "my/notes.txt", ".hidden", "samples.txt"])
 def test_a_run_with_a_file_that_no_run_writes(name, root):
     path = root / "task1" / "good" / name

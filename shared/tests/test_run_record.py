@@ -318,8 +318,8 @@ def test_time_images_and_memory_are_counted_over_all_sessions(tmp_path, monkeypa
     again.close("finished")
     last = record(again)
     assert (last["seconds"], last["images"], last["step"]) == (5 + 6 + 8, 30, 3)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-    assert last["peak_memory_gib"] == pytest.approx(peak, rel=0.05)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20  # or that of a larger parent
+    assert 0.05 < last["peak_memory_gib"] < 1.05 * peak
     assert Run(again.folder).seconds_at(2) == 11 and Run(again.folder).seconds_at(3) == 19
     assert Run(again.folder).amount("images") == 30
 
@@ -361,6 +361,7 @@ def test_a_run_may_be_renamed_while_it_is_trained(tmp_path):
     run.log(2, {"loss": 0.5})
     assert run.folder == tmp_path / "task1" / "new"
     run.close("finished")
+    assert run.folder == tmp_path / "task1" / "new"  # still known when nobody trains in it
     assert [path.name for path in (tmp_path / "task1").iterdir()] == ["new"]
     found = Run(tmp_path / "task1" / "new")
     assert found.state == "finished" and [line["step"] for line in found.metrics] == [1, 2]
@@ -370,7 +371,7 @@ def test_a_run_that_was_removed_while_it_was_trained_does_not_come_back(tmp_path
     run = create(tmp_path, "gone")
     run.folder.rename(tmp_path / "elsewhere")
     shutil.rmtree(tmp_path / "elsewhere")
-    with pytest.raises(UserError, match="cannot read .*gone/record.json"):
+    with pytest.raises(UserError, match="gone was moved or removed while it was trained"):
         run.close("finished")
     assert list((tmp_path / "task1").iterdir()) == []
 
@@ -379,3 +380,69 @@ def test_a_run_that_was_removed_while_it_was_trained_does_not_come_back(tmp_path
 def test_a_name_can_be_printed(name, tmp_path):
     with pytest.raises(UserError, match="must be the name of a folder"):
         create(tmp_path, name)
+
+
+def test_a_renamed_run_is_not_taken_for_the_one_that_has_its_old_name_now(tmp_path):
+    run = create(tmp_path, "a")
+    run.folder.rename(tmp_path / "task1" / "b")
+    other = create(tmp_path, "a")
+    run.log(1, {"loss": 1.0})
+    run.close("failed", "a reason")
+    assert Run(tmp_path / "task1" / "a").state == "running" and Run(tmp_path / "task1" / "b").state == "failed"
+    assert not (other.folder / "metrics.jsonl").exists()
+
+
+def test_a_name_is_free_again_if_its_run_was_killed_before_it_wrote_anything(tmp_path):
+    folder = tmp_path / "task1" / "mine"
+    folder.mkdir(parents=True)
+    (folder / ".lock").touch()
+    (folder / ".partial-record.json").write_text("{")
+    run = create(tmp_path, "mine")
+    assert run.folder == folder and Run(folder).state == "running"
+
+
+@pytest.mark.parametrize("task", ["/etc", "../task1", "", 3, None, "task1_unconditional"])
+def test_a_record_that_names_no_stage_is_refused(task, tmp_path):
+    run = create(tmp_path, "a")
+    run.close("interrupted")
+    content = {**record(run), "task": task}
+    (tmp_path / "task1" / "a").rename(tmp_path / "a")  # whose name is no stage's either
+    (tmp_path / "a" / "record.json").write_text(json.dumps(content))
+    with pytest.raises(UserError, match="record.json is damaged: it names no stage"):
+        RunRecord.reopen(tmp_path / "a")
+
+
+def test_lines_of_figures_that_cannot_be_read_are_kept(tmp_path):
+    run = create(tmp_path, "a")
+    run.log(1, {"loss": 1.0})
+    with (run.folder / "metrics.jsonl").open("a") as file:
+        file.write("{half a li\n")
+    run.close("interrupted")
+    again = RunRecord.reopen(run.folder)
+    again.go_on(1)
+    assert "{half a li" in (again.folder / "metrics-damaged.jsonl").read_text() and len(figures(again)) == 1
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="the system tells no high-water mark of memory")
+def test_peak_memory_is_this_process_own(tmp_path):
+    """On Linux the usual account begins at the parent's."""
+    script = "from shared.experiments.provenance import peak_memory_gib; print(peak_memory_gib()['peak_memory_gib'])"
+    ballast = bytearray(2**29)
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    out = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=True)
+    assert 0 < float(out.stdout) < 0.3 < len(ballast) / 2**30
+
+
+def test_two_processes_that_want_one_name(tmp_path):
+    """One has it, the other is told so."""
+    script = (
+        "import sys, time\nfrom shared.errors import UserError\nfrom shared.experiments.config import RunConfig\n"
+        "from shared.experiments.run import RunRecord\n"
+        f"try: run = RunRecord.create('task1', RunConfig({str(tmp_path)!r}, 'mine'), {{}})\n"
+        "except UserError as error: print(error)\nelse: print('mine'); time.sleep(2)\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-c", script]
+    both = [subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    said = sorted(process.communicate(timeout=120)[0].strip() for process in both)
+    assert said[0] == "mine" and said[1].startswith("the run ") and "exists: choose another --run.name" in said[1]
