@@ -13,6 +13,8 @@ from shared.schedulers.config import Sampler, Spacing
 from shared.training.config import Seed
 from task2_latent.sample import device_of, load_for, overrides
 
+PICTURES = 24  # images in the side-by-side
+
 
 @dataclass
 class EvaluateConfig:
@@ -70,8 +72,8 @@ def is_autoencoder(source: Path | None) -> bool:
     return isinstance(config, dict) and "autoencoder" in config
 
 
-def measure_samples(config: EvaluateConfig) -> tuple[dict[str, Any], Path]:
-    """Sample and judge. The fields of `shared.experiments.history.Evaluation`, and the checkpoint."""
+def measure_samples(config: EvaluateConfig):
+    """Sample and judge. Returns as `measure_reconstructions`; there is no picture."""
     import torch
 
     from shared.metrics.judge import centre
@@ -89,11 +91,15 @@ def measure_samples(config: EvaluateConfig) -> tuple[dict[str, Any], Path]:
     protocol = {"reference": judged["reference"], "extractor": judged["extractor"]}
     protocol |= asdict(replace(model.config.sampling, **options))
     facts = described(model.config, model.source, "judge_distance_over_floor", protocol, figures, config)
-    return {**facts, "judge": judged}, model.source
+    return {**facts, "judge": judged}, model.source, None
 
 
-def measure_reconstructions(config: EvaluateConfig, source: Path | None) -> tuple[dict[str, Any], Path]:
-    """Reconstruct held-out images and compare; for digits, also with what the judge sees and with PCA."""
+def measure_reconstructions(config: EvaluateConfig, source: Path | None):
+    """Reconstruct held-out images and compare; for digits, also with what the judge sees and with PCA.
+
+    Returns:
+        the fields of `shared.experiments.history.Evaluation`, the checkpoint, and the picture of both side by side.
+    """
     import torch
 
     from shared.datasets import load as load_data
@@ -102,6 +108,7 @@ def measure_reconstructions(config: EvaluateConfig, source: Path | None) -> tupl
     from task2_latent.latents import encoded
     from task2_latent.model import load_autoencoder
     from task2_latent.perceptual import build_perceptual, mean_distance
+    from task2_latent.views import side_by_side
 
     loaded = load_autoencoder(source, weights=config.weights)
     network, data = loaded.network.to(device_of(config)), loaded.config.data
@@ -135,7 +142,8 @@ def measure_reconstructions(config: EvaluateConfig, source: Path | None) -> tupl
         figures["pca_psnr"] = metrics.psnr(baseline.reconstruct(originals), originals)
     nothing = dict.fromkeys(("extractor", "sampler", "steps"), "none")
     protocol = {"reference": "the originals, held out", **nothing}
-    return described(loaded.config, loaded.source, "psnr", protocol, figures, config), loaded.source
+    facts = described(loaded.config, loaded.source, "psnr", protocol, figures, config)
+    return facts, loaded.source, side_by_side(originals[:PICTURES], made[:PICTURES], upscale=2)
 
 
 def described(
@@ -174,24 +182,27 @@ def run() -> int:
     parser.add_class_arguments(EvaluateConfig)
     config = parser.parse_args()
 
+    from shared import pictures
     from shared.experiments.run import record_evaluation
     from shared.training.weights import newest
     from task2_latent.model import COMMITTED_AUTOENCODER, autoencoder_of
 
     source = Path(config.run) if config.run and config.run != "latest" else None
     if is_autoencoder(source):
-        facts, source = measure_reconstructions(config, source)
+        facts, source, picture = measure_reconstructions(config, source)
     elif config.reconstructions:
-        facts, source = measure_reconstructions(
+        facts, source, picture = measure_reconstructions(
             config, autoencoder_of(newest(source)) if source else COMMITTED_AUTOENCODER
         )
     else:
-        facts, source = measure_samples(config)
+        facts, source, picture = measure_samples(config)
     print(table(facts), end="")
     folder, out = run_folder(source), Path(config.out) if config.out else None
     if out or folder:
         folder = record_evaluation(folder, facts, table(facts), out)
         print(f"\nwritten: {folder / 'evaluation.json'}, {folder / 'evaluation.md'}")
+        if picture:
+            print(f"originals above reconstructions: {pictures.save(picture, folder / 'reconstructions.png')}")
     return 0
 
 

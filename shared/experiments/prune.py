@@ -41,7 +41,7 @@ INSIDE = {  # of its folders: those in them, and the files
     "samples": ((), ("step-*.png", "training.gif", ".partial-*")),
     "tensorboard": ((), ("events.out.tfevents.*",)),
     "evaluations": (("*",), ()),
-    "evaluations/*": ((), ("evaluation.json", "evaluation.md", ".partial-*")),
+    "evaluations/*": ((), ("evaluation.json", "evaluation.md", "reconstructions.png", ".partial-*")),
 }
 DAY = 24 * 60 * 60.0
 

@@ -247,6 +247,9 @@ def test_figures_of_an_autoencoder(autoencoder, here):
     assert evaluation.figures["psnr"] == pytest.approx((-10 * error.log10()).mean().item(), abs=1e-3)
     assert set(evaluation.figures) >= {"ssim", "st_lpips", "sharpness", "pca_psnr", "judge_reconstruction_distance"}
     assert evaluation.main == "psnr" and evaluation.protocol["sampler"] == "none"
+    with Image.open(evaluation.path.with_name("reconstructions.png")) as picture:
+        pixels = np.asarray(picture.convert("L"))[2:58:2, 2:58:2]  # the first original, twice as large
+    assert np.abs(pixels - ((originals[0, 0] + 1) * 127.5).numpy()).max() <= 1
 
 
 def test_a_codebooks_use_is_measured(here):
