@@ -69,13 +69,13 @@ def write_cache(
     """Write shards, measure what is in them, and say so last: a folder without latents.json is no cache.
 
     Args:
-        folder: made; must be new or empty.
+        folder: made; must hold no cache. Shards of an encoding that was stopped are replaced.
         batches: moments (B, M, h, w) and conditions (B, …), as `encoded` gives them.
         gauge: of their autoencoder.
         about: `described` of the data.
 
     Raises:
-        UserError: there is something in the folder.
+        UserError: there is a cache in the folder.
         OSError: it cannot be written.
     """
     folder.mkdir(parents=True, exist_ok=True)

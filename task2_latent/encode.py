@@ -37,21 +37,20 @@ def run() -> int:
 
     from tqdm import tqdm
 
-    from shared.errors import UserError
     from shared.training.data import check_data
     from task2_latent.cache import write_cache
-    from task2_latent.latents import BATCH, Gauge, described, encoded
+    from task2_latent.latents import Gauge, batch_for, described, encoded, keep
     from task2_latent.model import build_data, load_autoencoder
 
     loaded = load_autoencoder(config.autoencoder)
     autoencoder = loaded.network.to(device_of(config))
     data = build_data(config)
     check_data(data)
-    if (shape := tuple(data[0][0].shape)) != loaded.shape:
-        there, here = ("×".join(map(str, s)) for s in (loaded.shape, shape))
-        raise UserError(f"{loaded.source} is an autoencoder of images {there}, not {here}: train one for these")
-    batches = tqdm(encoded(autoencoder, data, config.workers), total=-(-len(data) // BATCH), unit="batch", disable=None)
+    loaded.check_images(data[0][0])
+    total = -(-len(data) // batch_for(data[0][0]))
+    batches = tqdm(encoded(autoencoder, data, config.workers), total=total, unit="batch", disable=None)
     measured = write_cache(Path(config.out), batches, Gauge(autoencoder), described(config))
+    keep(measured, loaded.run)
     print(f"{measured.n} latents: {config.out}")
     channels = ", ".join(f"{m:.3f} ± {d:.3f}" for m, d in zip(measured.mean, measured.deviation, strict=True))
     print(f"deviation {measured.overall:.4f} (scale {1 / measured.overall:.4f}); by channel: {channels}")

@@ -9,6 +9,7 @@ from typing import Any, Literal
 from jsonargparse.typing import PositiveInt
 
 from shared.cli import Parser, command
+from shared.errors import UserError
 from shared.schedulers.config import Sampler, Spacing
 from shared.training.config import Seed
 from task2_latent.sample import device_of, load_for, overrides
@@ -111,6 +112,9 @@ def measure_reconstructions(config: EvaluateConfig, source: Path | None):
     from task2_latent.views import side_by_side
 
     loaded = load_autoencoder(source, weights=config.weights)
+    if loaded.config.own_data:
+        advice = "measure it in Python, by shared.metrics.reconstruction"
+        raise UserError(f"{loaded.source} was trained on data of its own, of which no test part is known: {advice}")
     network, data = loaded.network.to(device_of(config)), loaded.config.data
     test = load_data(replace(data, split="test"))
     originals = torch.stack([test[i][0] for i in range(min(config.n, len(test)))])
@@ -183,17 +187,19 @@ def run() -> int:
     config = parser.parse_args()
 
     from shared import pictures
+    from shared.experiments.history import latest_run
     from shared.experiments.run import record_evaluation
     from shared.training.weights import newest
     from task2_latent.model import COMMITTED_AUTOENCODER, autoencoder_of
 
-    source = Path(config.run) if config.run and config.run != "latest" else None
+    source = latest_run(Path("runs"), "task2") if config.run == "latest" else config.run and Path(config.run)
     if is_autoencoder(source):
         facts, source, picture = measure_reconstructions(config, source)
     elif config.reconstructions:
-        facts, source, picture = measure_reconstructions(
-            config, autoencoder_of(newest(source)) if source else COMMITTED_AUTOENCODER
-        )
+        place = config.autoencoder or (autoencoder_of(newest(source)) if source else COMMITTED_AUTOENCODER)
+        if place is None:
+            raise UserError(f"no autoencoder lies with {source}: give it by --autoencoder")
+        facts, source, picture = measure_reconstructions(config, Path(place))
     else:
         facts, source, picture = measure_samples(config)
     print(table(facts), end="")

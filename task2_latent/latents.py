@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, Subset
 
 from shared.errors import UserError
 from shared.experiments.history import is_number, read_json
@@ -25,6 +25,7 @@ from task2_latent.config import LatentsConfig
 
 BATCH = 256  # images encoded at a time
 IN_MEMORY = 256 * 2**20  # bytes of moments up to which a cache is read once, and then costs nothing a step
+MEASURED = 10_000  # images at most: two numbers a channel need no more, and a large set would take hours
 STATISTICS = "latents.json"  # beside the autoencoder's checkpoints, and in a cache
 
 
@@ -110,19 +111,30 @@ def rebuilt(autoencoder: Autoencoder, facts: dict[str, Any], path: Path) -> Spac
         raise UserError(f"{path} holds no scale of its latents: give another checkpoint") from None
 
 
+def batch_for(image: Tensor) -> int:
+    """How many images (C, H, W) to encode or decode at a time: in the memory of 256 images of 64×64."""
+    return max(1, min(BATCH, BATCH * 64**2 // math.prod(image.shape[1:])))
+
+
 def encoded(autoencoder: Autoencoder, data: Dataset, workers: int = 0) -> Iterator[tuple[Tensor, dict[str, Tensor]]]:
     """The moments of a data set, in its order, a batch at a time: (B, M, h, w) on the CPU, and the conditions."""
     device = next(autoencoder.parameters()).device
     context = "spawn" if workers else None  # forking a process that runs threads can hang it
-    for x, cond in DataLoader(data, BATCH, num_workers=workers, multiprocessing_context=context):
+    for x, cond in DataLoader(data, batch_for(data[0][0]), num_workers=workers, multiprocessing_context=context):
         with torch.no_grad():
             yield autoencoder.encode(x.to(device)).cpu(), cond
 
 
 def described(config: Any) -> str:
     """A data set in words, as far as its config tells: statistics and caches hold for one data set."""
-    own = {"own": config.own_data} if config.own_data else asdict(config.data)
-    return json.dumps({name: value for name, value in own.items() if name not in ("root", "download")}, sort_keys=True)
+    if config.own_data:
+        return json.dumps({"own": config.own_data}, sort_keys=True)
+    fields = {name: value for name, value in asdict(config.data).items() if name != "download"}
+    if config.data.name != "folder":  # a folder is what lies there; the other sets are the same everywhere
+        del fields["root"]
+    elif fields["root"]:
+        fields["root"] = str(Path(fields["root"]).expanduser().resolve())
+    return json.dumps(fields, sort_keys=True)
 
 
 class Gauge:
@@ -151,7 +163,14 @@ class Gauge:
         return Statistics(fingerprint(self.autoencoder), data, self.n, mean.tolist(), deviation.tolist(), overall)
 
 
-def measured(autoencoder: Autoencoder, run: Path | None, data: Dataset, about: str) -> Statistics:
+def keep(statistics: Statistics, run: Path | None) -> None:
+    """Put statistics beside the autoencoder that they are of, if it lies in a run's folder."""
+    if run:
+        with contextlib.suppress(OSError):  # somebody else's run, perhaps: then it is measured again the next time
+            write_text(run / STATISTICS, json.dumps(asdict(statistics), indent=2) + "\n")
+
+
+def measured(autoencoder: Autoencoder, run: Path | None, data: Dataset, about: str, workers: int = 0) -> Statistics:
     """The statistics of a data set's latents: read where they lie with the autoencoder, else measured and put there.
 
     Args:
@@ -159,19 +178,18 @@ def measured(autoencoder: Autoencoder, run: Path | None, data: Dataset, about: s
         run: the folder of its run, if it has one.
         data: images.
         about: `described` of the data.
+        workers: processes that load images.
     """
     path = run and run / STATISTICS
     if path and path.exists():
         known = read_statistics(path)
         if (known.autoencoder, known.data) == (fingerprint(autoencoder), about):
             return known
-    gauge = Gauge(autoencoder)
-    for moments, _ in encoded(autoencoder, data):
+    gauge, every = Gauge(autoencoder), -(-len(data) // MEASURED)
+    for moments, _ in encoded(autoencoder, Subset(data, range(0, len(data), every)), workers):
         gauge.add(moments)
     statistics = gauge.read(about)
-    if path:
-        with contextlib.suppress(OSError):  # somebody else's run, perhaps: then it is measured again the next time
-            write_text(path, json.dumps(asdict(statistics), indent=2) + "\n")
+    keep(statistics, run)
     return statistics
 
 

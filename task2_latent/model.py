@@ -23,7 +23,7 @@ from shared.training.weights import newest, read_weights
 from task2_latent.autoencoder import Autoencoder, build
 from task2_latent.autoencoder_config import AutoencoderConfig
 from task2_latent.config import AutoencoderTraining, LatentTraining, autoencoder_config, latent_config
-from task2_latent.latents import Space, rebuilt
+from task2_latent.latents import Space, batch_for, rebuilt
 
 RESULTS = Path(__file__).parent / "results"
 COMMITTED, COMMITTED_AUTOENCODER = RESULTS / "diffusion.safetensors", RESULTS / "autoencoder.safetensors"
@@ -87,6 +87,12 @@ class LoadedAutoencoder:
     facts: dict[str, Any]  # of its checkpoint
     source: Path
 
+    def check_images(self, image: Tensor) -> None:
+        """Raise UserError unless an image (C, H, W) is of the shape that it was trained on."""
+        if tuple(image.shape) != self.shape:
+            there, here = ("×".join(map(str, s)) for s in (self.shape, image.shape))
+            raise UserError(f"{self.source} is an autoencoder of images {there}, not {here}: train one for these")
+
     @property
     def run(self) -> Path | None:
         """The folder of its run; None where it is a file that somebody was given."""
@@ -147,7 +153,8 @@ class Model:
     def decode(self, z: Tensor) -> Tensor:
         """Images (n, C, H, W) in [-1, 1] of latents (n, Z, h, w)."""
         with computing_in(resolve(self.config.sampling.precision, z.device), z.device):
-            return self.space.decode(z).float()
+            parts = z.split(batch_for(torch.empty(self.shape, device="meta")))
+            return torch.cat([self.space.decode(part).float() for part in parts])
 
     def sample(self, n: int, seed: int = 0, batch: int = 250, **options: object) -> Tensor:
         """Sample n images, (n, C, H, W) in [-1, 1], at most `batch` at a time. Options as for `steps`."""

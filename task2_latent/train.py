@@ -83,16 +83,12 @@ def build_latents(config: LatentTraining, autoencoder: "LoadedAutoencoder", fact
         data, statistics = read_cache(Path(config.latents.cache), fingerprint(autoencoder.network), about)
     else:
         data = build_data(config)
-        if (shape := tuple(data[0][0].shape)) != autoencoder.shape:
-            there, here = ("×".join(map(str, s)) for s in (autoencoder.shape, shape))
-            raise UserError(
-                f"{autoencoder.source} is an autoencoder of images {there}, not {here}: train one for these"
-            )
+        autoencoder.check_images(data[0][0])
     if facts:
         if facts.get("autoencoder") != fingerprint(autoencoder.network):
             raise UserError(f"{autoencoder.source} is not the one of this run: take it from a copy of the run")
         return data, rebuilt(autoencoder.network, facts, autoencoder.source)
-    statistics = statistics or measured(autoencoder.network, autoencoder.run, data, about)
+    statistics = statistics or measured(autoencoder.network, autoencoder.run, data, about, config.train.workers)
     return data, build_space(autoencoder.network, statistics, config.latents)
 
 
@@ -112,6 +108,7 @@ def prepare(config: LatentTraining, resume: Path | None, init_from: Path | None)
     facts = training_facts(checkpoint) if checkpoint else {"config": {}}
     saved = facts["config"]
     autoencoder = load_autoencoder(resume / COPY if resume else config.latents.autoencoder)
+    autoencoder.network.to(device_for(config.train))  # it encodes: measuring on a CPU what a GPU trains on takes long
     data, space = build_latents(config, autoencoder, saved.get("space"))
     check(data, config.train)
     config.train.precision = resolve(config.train.precision, device_for(config.train))  # recorded as what it is here

@@ -180,6 +180,9 @@ def check_stages(config: AutoencoderTraining) -> None:
             following = next_stage(following)
         except UserError as error:
             raise UserError(f"stages, number {number}: {error}") from None
+        name = following.run.name
+        if name and (folder := Path(following.run.folder) / FOLDER / name).exists():
+            raise UserError(f"stages, number {number}: the run {folder} exists: choose another --run.name")
         number += 1
 
 

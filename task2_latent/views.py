@@ -1,7 +1,5 @@
 """What there is to look at in a latent space: pairs of originals and reconstructions, and ways between two images."""
 
-import math
-
 import torch
 from PIL import Image
 from torch import Tensor
@@ -38,8 +36,3 @@ def between(a: Tensor, b: Tensor, columns: int = COLUMNS, curved: bool = False) 
     shares = [i / (columns - 1) for i in range(columns)]
     ways = [slerp(a, b, s) if curved else torch.lerp(a, b, s) for s in shares]
     return torch.stack(ways, dim=1).flatten(0, 1)
-
-
-def rows_of(n: int) -> int:
-    """How many rows of COLUMNS n images fill, at least one."""
-    return max(1, math.ceil(n / COLUMNS))

@@ -74,7 +74,8 @@ def read(run: Path, step: int) -> dict[str, torch.Tensor]:
 
 
 def test_stages_follow_each_other_each_from_the_weights_of_the_one_before(here):
-    stages = [{"loss": {"reconstruction": "l2"}, "train": {"steps": 3}}, {"optimizer": {"lr": 0.0001}}]
+    larger = {"optimizer": {"lr": 0.0001}, "data": {"size": 32}}
+    stages = [{"loss": {"reconstruction": "l2"}, "train": {"steps": 3}}, larger]
     options = ["--train.steps", 2, "--loss.reconstruction", "l1", "--run.name", "long", "--stages", json.dumps(stages)]
     do_autoencoder(*AUTOENCODER, *options).well()
     base = Path("runs/task2-autoencoder")
@@ -94,6 +95,13 @@ def test_stages_follow_each_other_each_from_the_weights_of_the_one_before(here):
         base / "long",
     ).well()
     assert same(base / "long-2", base / "again")
+
+
+def test_a_later_stage_whose_name_is_taken_is_found_before_the_first_is_trained(here):
+    Path("runs/task2-autoencoder/long-2").mkdir(parents=True)
+    ended = do_autoencoder(*AUTOENCODER, "--run.name", "long", "--train.steps", 1, "--stages", "[{}]")
+    assert ended.says(1, "stages, number 2: the run", "long-2 exists")
+    assert [p.name for p in Path("runs/task2-autoencoder").iterdir()] == ["long-2"]
 
 
 def test_a_later_stage_that_is_no_config_is_found_before_the_first_is_trained(here):
@@ -304,6 +312,7 @@ def test_latents_of_another_autoencoder_or_other_data(autoencoder, here):
     assert ended.says(1, "cache holds latents of another autoencoder: write them again by task2-encode")
     ended = do_train(*options, autoencoder, "--data.split", "test")
     assert ended.says(1, "cache holds latents of other data")
+    assert read_statistics(autoencoder / "latents.json").n == 4500  # measured by task2-encode, too
     next(Path("cache").glob("shard-*")).unlink()
     assert do_train(*options, autoencoder).says(1, "cache holds 0 of 4500 latents")
     assert do_train(*options[:-1], "--latents.cache", "none", "--latents.autoencoder", autoencoder).says(
@@ -365,3 +374,26 @@ def test_a_shape_of_a_checkpoint_is_kept(trained):
     facts = read_facts(Checkpoints(trained / "checkpoints").latest())
     assert facts["config"]["shape"] == [1, 28, 28] and load(trained).latent_shape == (2, 7, 7)
     assert replace(load(trained)).config.sampling.clamp is False
+
+
+def test_a_folder_of_images_is_not_taken_for_another(here):
+    for name, shade in (("p", 9), ("q", 90)):
+        Path(name).mkdir()
+        for i in range(3):
+            Image.new("L", (28, 28), shade + i).save(f"{name}/{i}.png")
+    data = ["--data.name", "folder", "--data.channels", 1, "--data.root"]
+    do_autoencoder(*AUTOENCODER, *data, "p", "--train.steps", 1, "--train.batch", 2, "--run.name", "ae").well()
+    run = Path("runs/task2-autoencoder/ae")
+    do_encode("--autoencoder", run, *data, "p", "--out", "cache").well()
+    options = [*DIFFUSION, "--latents.autoencoder", run, "--train.steps", 1, *data]
+    assert do_train(*options, "q", "--latents.cache", "cache").says(1, "cache holds latents of other data")
+    before = read_statistics(run / "latents.json")
+    do_train(*options, "q").well()
+    assert read_statistics(run / "latents.json").mean != before.mean  # measured anew
+
+
+def test_an_autoencoder_is_measured_where_it_is_asked_for(trained, autoencoder, here):
+    do_evaluate("--run", trained, "--reconstructions", "true", "--n", 20, "--out", "a").well()
+    do_evaluate("--run", autoencoder, "--n", 20, "--out", "b").well()
+    a, b = (json.loads(Path(f"{name}/evaluation.json").read_text())["figures"] for name in "ab")
+    assert a == b
