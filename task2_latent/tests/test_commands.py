@@ -63,7 +63,9 @@ def test_a_pair_is_trained_in_turn_and_resumed_bit_for_bit(here):
     assert [("adversarial" in line) for line in metrics] == [False] * 3 + [True] * 5
     three, eight = (read(base / "whole", step) for step in (3, 8))
     moved = {name for name in three if not torch.equal(three[name], eight[name])}
-    assert {name.partition(".")[0] for name in moved} == {"weight", "bias"} or len(moved) == len(three)
+    assert {
+        name for name, value in three.items() if value.ndim > 1
+    } <= moved  # (hinge's two pulls at a bias may cancel)
 
 
 def read(run: Path, step: int) -> dict[str, torch.Tensor]:
