@@ -91,6 +91,7 @@ def measure_samples(config: EvaluateConfig):
     figures |= {"judge_distance_over_floor": judged["ratio"], "sampling_seconds": seconds}
     protocol = {"reference": judged["reference"], "extractor": judged["extractor"]}
     protocol |= asdict(replace(model.config.sampling, **options))
+    del protocol["clamp"]  # latents never are: it is no choice that would tell two figures apart
     facts = described(model.config, model.source, "judge_distance_over_floor", protocol, figures, config)
     return {**facts, "judge": judged}, model.source, None
 
