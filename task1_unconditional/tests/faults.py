@@ -7,6 +7,8 @@ import os
 import random
 import signal
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from unittest import mock
 
@@ -25,6 +27,7 @@ OPTIONS = [
     *"--averages.swa-start 2 --averages.swa-every 2 --network.dropout 0.1 --optimizer.schedule cosine".split(),
 ]
 RUNS = Path("runs/task1")
+STAGES = ["nothing", "record", "set-up", *(f"step-{n:08d}" for n in range(3, STEPS + 1, 3))]  # what a run gets to
 
 
 def ready(at: str) -> None:
@@ -36,14 +39,16 @@ def ready(at: str) -> None:
     assert do_train(*OPTIONS, "--run.name", "whole").status == 0
 
 
-def killed_after(seconds: float, *options: object) -> bool:
-    """Kill task1-train from outside; False where it had ended before."""
+def killed_after(seconds: float, *options: object, got: Callable[[], bool] = lambda: True) -> bool:
+    """Kill task1-train from outside, so long after it `got` somewhere; False where it had ended before."""
     child = os.fork()
     if child == 0:
         try:
             do_train(*options)
         finally:
             os._exit(0)
+    while not got() and os.waitid(os.P_PID, child, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
+        time.sleep(0.001)
     time.sleep(seconds)
     os.kill(child, signal.SIGKILL)  # not waited for yet, so that the number is still its own
     return os.WIFSIGNALED(os.waitpid(child, 0)[1])
@@ -74,8 +79,8 @@ def faults_of(folder: Path) -> list[str]:
         found.append(f"pictures: {sorted(pictures(folder))}")
     if record(folder)["state"] != "finished":
         found.append(f"state {record(folder)['state']}")
-    if partial := [path.name for path in folder.rglob(".partial-*")]:
-        found.append(f"left: {partial}")
+    if left := [path.name for path in folder.rglob(".partial-*")]:
+        found.append(f"left: {left}")
     return found
 
 
@@ -87,15 +92,19 @@ def one_line(ended: Ended) -> str:
 
 
 def kills(at: str, count: str) -> list[dict]:
-    """Runs killed at random, resumed, killed again and resumed; or where nothing was saved, begun anew."""
+    """Runs killed at random, resumed, killed again and resumed; or where nothing was saved, begun anew.
+
+    The first kill comes a random while after the run got to each stage in turn: how much of a training is set-up
+    differs between machines, and instants drawn from the clock alone may miss all that comes late.
+    """
     ready(at)
     began = time.perf_counter()
     assert do_train(*OPTIONS, "--run.name", "timed").status == 0
     seconds, rng, found = time.perf_counter() - began, random.Random(0), []
     for i in range(int(count)):
         folder = RUNS / f"run-{i}"
-        first = rng.uniform(0, seconds) if i % 4 == 0 else rng.uniform(seconds / 2, seconds)  # a half of it is set-up
-        dead = [killed_after(first, *OPTIONS, "--run.name", folder.name)]
+        got = partial(lambda folder, stage: STAGES.index(reached(folder)) >= stage, folder, i % (len(STAGES) - 1))
+        dead = [killed_after(rng.uniform(0, seconds / 8), *OPTIONS, "--run.name", folder.name, got=got)]
         stages = [reached(folder)]
         if stages[0].startswith("step"):
             dead.append(killed_after(rng.uniform(seconds / 4, seconds), "--resume", folder))

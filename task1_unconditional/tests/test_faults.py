@@ -25,8 +25,9 @@ def test_a_run_killed_at_any_instant_ends_as_if_it_had_not_been(tmp_path):
     """Each resumed as often as it takes; every picture whole, every step once in metrics.jsonl, nothing left over."""
     found = limited(f"{faults.__name__}:kills", str(tmp_path), str(KILLS), gib=MANY, seconds=500)
     assert [point["faults"] for point in found] == [[]] * KILLS
-    stages = {stage for point in found for stage in point["stages"]}
-    assert len(stages) >= 5 and sum(sum(point["killed"]) for point in found) >= KILLS / 2
+    first = [point["stages"][0].startswith("step") for point in found]
+    assert {True, False} == set(first) and len({stage for point in found for stage in point["stages"]}) >= 4
+    assert sum(sum(point["killed"]) for point in found) >= KILLS / 2
     for point in found:
         if not point["stages"][0].startswith("step"):
             assert "there is no checkpoint in" in point["message"] or "cannot read" in point["message"], point
