@@ -54,13 +54,13 @@ install-pip: venv
 	$(BIN)/python -m pip install --editable .
 
 install-pip-dev: venv
-	$(BIN)/python -m pip install --editable '.[dev]'
+	$(BIN)/python -m pip install --editable '.[dev,text]'
 
 install-poetry:
 	poetry install
 
 install-poetry-dev:
-	poetry install --extras dev
+	poetry install --extras 'dev text'
 
 # Debian's Python makes no environment with pip inside until python3-venv is installed; its pip can put one there.
 venv:

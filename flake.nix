@@ -18,11 +18,15 @@
             let
               pkgs = nixpkgs.legacyPackages.${system};
               inherit (pkgs) lib stdenv;
-              # libstdc++, libgcc_s and zlib: all that the manylinux wheels in poetry.lock do not bring along.
+              # libstdc++, libgcc_s and zlib: all that the manylinux wheels in poetry.lock do not bring along. And
+              # FriBiDi, without which Pillow does not join the characters that most emoji are written in.
               wheelLibs = [
                 stdenv.cc.cc.lib
                 pkgs.zlib
+                pkgs.fribidi
               ];
+              # Beside the machine's own fonts, which it names too: the font of prepare-emoji.
+              fonts = pkgs.makeFontsConf { fontDirectories = [ pkgs.noto-fonts-color-emoji ]; };
             in
             {
               default = pkgs.mkShell {
@@ -30,6 +34,7 @@
                   pkgs.python311
                   pkgs.poetry
                   pkgs.gnumake
+                  pkgs.fontconfig
                 ];
 
                 shellHook =
@@ -55,6 +60,7 @@
                     fi
                   ''
                   + ''
+                    export FONTCONFIG_FILE="${fonts}"
                     export SETUP=poetry
                     if [ -f poetry.lock ]; then make --silent setup; fi
                   '';

@@ -1,9 +1,9 @@
-"""Introduced in task 1; used by tasks 1, 2.
+"""Introduced in task 1; used by tasks 1, 2, 3.
 
 From a trained network to samples. The seed decides them, whatever the device; how many are drawn at a time enters too.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 import torch
@@ -12,9 +12,11 @@ from torch import Tensor, nn
 from shared.errors import UserError
 from shared.precision import computing_in, resolve
 from shared.schedulers.config import SamplingConfig
-from shared.schedulers.diffusion import Diffusion
+from shared.schedulers.diffusion import Denoiser, Diffusion, Network
 from shared.schedulers.samplers import Step, sampler_steps
 from shared.training.data import derive
+
+Guide = Callable[[Network], Denoiser]  # the network as it computes here -> what the sampler asks
 
 
 def sampling_with(config: SamplingConfig, options: dict[str, object]) -> SamplingConfig:
@@ -25,8 +27,24 @@ def sampling_with(config: SamplingConfig, options: dict[str, object]) -> Samplin
         raise UserError(str(error)) from None
 
 
+def computing(network: Network, precision: str, device: torch.device) -> Network:
+    """The network, computing in a number format of `SamplingConfig.precision` whenever it is asked."""
+    resolved = resolve(precision, device)
+
+    def computed(xt: Tensor, t: Tensor, cond: dict[str, Tensor]) -> Tensor:
+        with computing_in(resolved, device):
+            return network(xt, t, cond)
+
+    return computed
+
+
 def generate_steps(
-    network: nn.Module, diffusion: Diffusion, size: tuple[int, ...], config: SamplingConfig, seed: int
+    network: nn.Module,
+    diffusion: Diffusion,
+    size: tuple[int, ...],
+    config: SamplingConfig,
+    seed: int,
+    guide: Guide | None = None,
 ) -> Iterator[Step]:
     """Sample step by step: a generator of `Step`, whose `x` has the size (n, C, H, W).
 
@@ -36,9 +54,12 @@ def generate_steps(
         size: of the samples, their number first.
         config: sampler, steps, precision.
         seed: of the noise.
+        guide: makes a denoiser of the network, which computes in the config's precision whenever that asks it; where
+            not given, the network alone, told nothing, is the denoiser.
 
     Raises:
-        UserError: more steps than the schedule has levels, or an eta outside [0, 1].
+        UserError: more steps than the schedule has levels, an eta outside [0, 1], or whatever `guide` refuses by a
+            ValueError.
     """
     device = next(network.parameters()).device
     generator = torch.Generator().manual_seed(seed)
@@ -47,14 +68,10 @@ def generate_steps(
         return torch.randn(x.shape, generator=generator).to(x)
 
     start = torch.randn(size, generator=generator).to(device)
-    precision = resolve(config.precision, device)
-
-    def computed(xt: Tensor, t: Tensor, cond: dict[str, Tensor]) -> Tensor:
-        with computing_in(precision, device):
-            return network(xt, t, cond)
-
+    computed = computing(network, config.precision, device)
     try:
-        return sampler_steps(diffusion.denoiser(computed, {}), diffusion.schedule, start, config, noise)
+        denoise = guide(computed) if guide else diffusion.denoiser(computed, {})
+        return sampler_steps(denoise, diffusion.schedule, start, config, noise)
     except ValueError as error:
         raise UserError(str(error)) from None
 

@@ -16,15 +16,9 @@ def run() -> int:
     parser.add_argument("file", type=Path, help="the safetensors file to write")
     asked = parser.parse_args()
 
-    import torch
+    from shared.training.weights import write_small
 
-    from shared.training.checkpoint import prefixed, read_facts, write_checkpoint
-    from shared.training.weights import read_weights
-
-    state, path = read_weights(asked.run, "ema")
-    facts = {name: value for name, value in read_facts(path).items() if name in ("step", "config")}
-    tensors = prefixed("ema", {name: tensor.to(torch.bfloat16) for name, tensor in state.items()})
-    write_checkpoint(asked.file, tensors, facts)
+    facts = write_small(asked.run, asked.file)
     print(f"{asked.file}: {asked.file.stat().st_size / 2**20:.2f} MiB, step {facts.get('step')}")
     return 0
 

@@ -4,22 +4,25 @@ import sys
 import time
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from jsonargparse.typing import PositiveInt
 
 from shared.cli import Parser, command
 from shared.errors import UserError
-from shared.schedulers.config import Sampler, Spacing
-from shared.training.config import Seed
-from task2_latent.sample import device_of, load_for, overrides
+from shared.sampling_options import EvaluateOptions, TrustOptions, device_of, overrides
+from task2_latent.sample import load_for
 
 PICTURES = 24  # images in the side-by-side
 
 
 @dataclass
-class EvaluateConfig:
-    """What to measure, and with how many images."""
+class EvaluateConfig(TrustOptions, EvaluateOptions):
+    """What to measure, and with how many images.
+
+    To the options of stage 1 (see `EvaluateOptions` and `TrustOptions`) come the autoencoder, and that it may be
+    measured by itself.
+    """
 
     run: str | None = None
     """a run's folder, a checkpoint file, or "latest", of a diffusion or an autoencoder; default: the package's own"""
@@ -27,31 +30,14 @@ class EvaluateConfig:
     """the autoencoder of a diffusion; only where it does not lie with it"""
     reconstructions: bool = False
     """measure the autoencoder of a diffusion, not its samples"""
-    weights: Literal["ema", "model", "swa"] = "ema"
-    """the averaged weights, the raw ones, or the equally weighted average"""
     n: PositiveInt = 1000
     """number of samples; for an autoencoder, of held-out images at most"""
-    seed: Seed = 0
-    """of the noise"""
-    sampler: Sampler | None = None
-    """which solver (default: the run's)"""
-    steps: int | None = None
-    """number of steps (default: the run's)"""
-    eta: float | None = None
-    """share of fresh noise in ddim, 0 to 1 (default: the run's)"""
-    spacing: Spacing | None = None
-    """which noise levels the steps visit (default: the run's)"""
-    out: str | None = None
-    """folder for evaluation.json and evaluation.md (default: a new one in the run's evaluations/; none for a file)"""
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    """where to compute; auto takes a GPU if there is one"""
-    trust: bool = False
-    """run the code of a network of one's own that the checkpoint names"""
 
 
 def table(facts: dict[str, Any]) -> str:
     """The figures as a Markdown table, with the protocol that they hold for."""
     from shared.experiments.figures import FIGURES, shown
+    from shared.experiments.trained import figure_table
 
     protocol, judged = facts["protocol"], facts.get("judge")
     rows = [("images", protocol["n"]), ("weights", protocol["weights"])]
@@ -60,8 +46,7 @@ def table(facts: dict[str, Any]) -> str:
         rows += [("share of each digit, 0 to 9", " ".join(f"{share:.1%}" for share in judged["histogram"]))]
     known = [(name, value) for name, value in facts["figures"].items() if value is not None]
     rows += [(FIGURES[name].label if name in FIGURES else name, shown(name, value)) for name, value in known]
-    lines = ["| figure | value |", "|---|---|", *(f"| {name} | {value} |" for name, value in rows)]
-    return "\n".join([*lines, *(["", judged["caveat"]] if judged else [])]) + "\n"
+    return figure_table(rows, judged["caveat"] if judged else None)
 
 
 def is_autoencoder(source: Path | None) -> bool:
@@ -77,6 +62,7 @@ def measure_samples(config: EvaluateConfig):
     """Sample and judge. Returns as `measure_reconstructions`; there is no picture."""
     import torch
 
+    from shared.experiments.trained import judge_figures, origin, protocol_of
     from shared.metrics.judge import centre
     from shared.metrics.report import judge_samples
 
@@ -87,13 +73,17 @@ def measure_samples(config: EvaluateConfig):
     samples = model.sample(config.n, config.seed, **options)
     seconds = time.perf_counter() - begun
     judged = judge_samples(samples.cpu()).to_dict()
-    figures = {f"judge_{name}": judged[name] for name in ("confident", "distance", "floor")}
-    figures |= {"judge_distance_over_floor": judged["ratio"], "sampling_seconds": seconds}
     protocol = {"reference": judged["reference"], "extractor": judged["extractor"]}
     protocol |= asdict(replace(model.config.sampling, **options))
     del protocol["clamp"]  # latents never are: it is no choice that would tell two figures apart
-    facts = described(model.config, model.source, "judge_distance_over_floor", protocol, figures, config)
-    return {**facts, "judge": judged}, model.source, None
+    facts = {
+        **origin("task2", model.source, model.config.train),
+        "main": "judge_distance_over_floor",
+        "protocol": protocol_of(model.config, config, protocol),
+        "figures": {**judge_figures(judged), "sampling_seconds": seconds},
+        "judge": judged,
+    }
+    return facts, model.source, None
 
 
 def measure_reconstructions(config: EvaluateConfig, source: Path | None):
@@ -105,11 +95,12 @@ def measure_reconstructions(config: EvaluateConfig, source: Path | None):
     import torch
 
     from shared.datasets import load as load_data
+    from shared.experiments.trained import origin, protocol_of
     from shared.metrics import reconstruction as metrics
+    from shared.metrics.perceptual import build_perceptual, mean_distance
     from task2_latent import pca
     from task2_latent.latents import encoded
     from task2_latent.model import load_autoencoder
-    from task2_latent.perceptual import build_perceptual, mean_distance
     from task2_latent.views import side_by_side
 
     loaded = load_autoencoder(source, weights=config.weights)
@@ -145,40 +136,14 @@ def measure_reconstructions(config: EvaluateConfig, source: Path | None):
         numbers = torch.Size(network.latent_shape(loaded.shape)).numel()
         baseline = pca.fit(torch.stack([train[i][0] for i in range(len(train))]), numbers)
         figures["pca_psnr"] = metrics.psnr(baseline.reconstruct(originals), originals)
-    nothing = dict.fromkeys(("extractor", "sampler", "steps"), "none")
-    protocol = {"reference": "the originals, held out", **nothing}
-    facts = described(loaded.config, loaded.source, "psnr", protocol, figures, config)
-    return facts, loaded.source, side_by_side(originals[:PICTURES], made[:PICTURES], upscale=2)
-
-
-def described(
-    trained: Any, source: Path, main: str, protocol: dict[str, Any], figures: dict[str, float], config: EvaluateConfig
-) -> dict[str, Any]:
-    """The fields of `shared.experiments.history.Evaluation`."""
-    from shared.experiments.history import Run
-    from shared.training.checkpoint import read_facts
-
-    step, run = read_facts(source).get("step"), run_folder(source)
-    common = {"n": config.n, "guidance": "none", "weights": config.weights, "seed": config.seed}
-    own = trained.own_data.get("class_path") if trained.own_data else None
-    return {
-        "task": "task2",
-        "source": source.name,
-        "step": step,
-        "images": step and step * trained.train.batch * trained.train.accumulate,
-        "seconds": Run(run).seconds_at(step) if run and step else None,
-        "main": main,
-        "protocol": {"data": own or trained.data.name, **protocol, **common},
+    protocol = {"reference": "the originals, held out", **dict.fromkeys(("extractor", "sampler", "steps"), "none")}
+    facts = {
+        **origin("task2", loaded.source, loaded.config.train),
+        "main": "psnr",
+        "protocol": protocol_of(loaded.config, config, protocol),
         "figures": figures,
     }
-
-
-def run_folder(checkpoint: Path) -> Path | None:
-    """The run that a checkpoint lies in, if it lies in one."""
-    from shared.experiments.history import is_run
-
-    folder = checkpoint.parent.parent
-    return folder if is_run(folder) else None
+    return facts, loaded.source, side_by_side(originals[:PICTURES], made[:PICTURES], upscale=2)
 
 
 def run() -> int:
@@ -188,12 +153,11 @@ def run() -> int:
     config = parser.parse_args()
 
     from shared import pictures
-    from shared.experiments.history import latest_run
-    from shared.experiments.run import record_evaluation
+    from shared.experiments.trained import source_of, write_down
     from shared.training.weights import newest
     from task2_latent.model import COMMITTED_AUTOENCODER, autoencoder_of
 
-    source = latest_run(Path("runs"), "task2") if config.run == "latest" else config.run and Path(config.run)
+    source = source_of(config.run, "task2")
     if is_autoencoder(source):
         facts, source, picture = measure_reconstructions(config, source)
     elif config.reconstructions:
@@ -204,12 +168,9 @@ def run() -> int:
     else:
         facts, source, picture = measure_samples(config)
     print(table(facts), end="")
-    folder, out = run_folder(source), Path(config.out) if config.out else None
-    if out or folder:
-        folder = record_evaluation(folder, facts, table(facts), out)
-        print(f"\nwritten: {folder / 'evaluation.json'}, {folder / 'evaluation.md'}")
-        if picture:
-            print(f"originals above reconstructions: {pictures.save(picture, folder / 'reconstructions.png')}")
+    folder = write_down(source, facts, table(facts), config.out)
+    if folder and picture:
+        print(f"originals above reconstructions: {pictures.save(picture, folder / 'reconstructions.png')}")
     return 0
 
 

@@ -18,21 +18,16 @@ def run() -> int:
     parser.add_argument("folder", type=Path, help="where the files go")
     asked = parser.parse_args()
 
-    import torch
-
     from shared.errors import UserError
     from shared.files import write_whole
-    from shared.training.checkpoint import prefixed, read_facts, write_checkpoint
-    from shared.training.weights import read_weights
+    from shared.training.weights import newest, write_small
     from task2_latent.model import COPY, autoencoder_of
 
-    state, path = read_weights(asked.run, "ema")
+    path = newest(asked.run)
     if (autoencoder := autoencoder_of(path)) is None:
         raise UserError(f"{path} has no {COPY} beside it: give the run of a diffusion")
-    facts = {name: value for name, value in read_facts(path).items() if name in ("step", "config")}
-    tensors = prefixed("ema", {name: tensor.to(torch.bfloat16) for name, tensor in state.items()})
     asked.folder.mkdir(parents=True, exist_ok=True)
-    write_checkpoint(asked.folder / "diffusion.safetensors", tensors, facts)
+    write_small(path, asked.folder / "diffusion.safetensors")
     write_whole(asked.folder / COPY, lambda temporary: shutil.copyfile(autoencoder, temporary))
     for file in ("diffusion.safetensors", COPY):
         print(f"{asked.folder / file}: {(asked.folder / file).stat().st_size / 2**20:.2f} MiB")

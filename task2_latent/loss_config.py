@@ -5,8 +5,7 @@ from typing import Literal
 
 from jsonargparse.typing import NonNegativeFloat, NonNegativeInt, PositiveInt
 
-Perceptual = Literal["none", "lpips", "st_lpips"]
-Trunk = Literal["alex", "vgg"]
+from shared.metrics.config import Perceptual, Trunk
 
 
 @dataclass

@@ -3,13 +3,10 @@
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
-
-from jsonargparse.typing import PositiveInt
+from typing import TYPE_CHECKING, Any
 
 from shared.cli import Parser, command
-from shared.schedulers.config import Sampler, Spacing
-from shared.training.config import Seed
+from shared.sampling_options import SampleOptions, TrustOptions, device_of, overrides
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -18,66 +15,27 @@ if TYPE_CHECKING:
 
 
 @dataclass
-class SampleConfig:
-    """What to sample, from what, and where to put it."""
+class SampleConfig(TrustOptions, SampleOptions):
+    """What to sample, from what, and where to put it.
 
-    run: str | None = None
-    """a run's folder, a checkpoint file, or "latest"; default: the model that comes with the package"""
+    To the options of stage 1 (see `SampleOptions` and `TrustOptions`) come the autoencoder and a walk through the
+    latent space.
+    """
+
     autoencoder: str | None = None
     """a run of task2-train-autoencoder, or its checkpoint; only where it does not lie with the diffusion"""
-    weights: Literal["ema", "model", "swa"] = "ema"
-    """the averaged weights, the raw ones, or the equally weighted average"""
-    n: PositiveInt = 64
-    """number of images"""
-    seed: Seed = 0
-    """of the noise; the same seed gives the same images"""
-    sampler: Sampler | None = None
-    """which solver (default: the run's)"""
-    steps: int | None = None
-    """number of steps (default: the run's)"""
-    eta: float | None = None
-    """share of fresh noise in ddim, 0 to 1 (default: the run's)"""
-    spacing: Spacing | None = None
-    """which noise levels the steps visit (default: the run's)"""
-    out: str = "samples"
-    """folder for the pictures"""
-    upscale: PositiveInt = 1
-    """side of the square that each pixel becomes"""
-    singles: bool = False
-    """write each image to a file of its own as well"""
     gif: bool = True
     """write a film of the latents on their way from noise, decoded"""
     interpolate: bool = True
     """write ways from one image to another through the latent space"""
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    """where to compute; auto takes a GPU if there is one"""
-    trust: bool = False
-    """run the code of a network of one's own that the checkpoint names"""
-
-
-def overrides(config: Any) -> dict[str, Any]:
-    """The sampling options that were given; the run's own hold for the others."""
-    given = {name: getattr(config, name) for name in ("sampler", "steps", "eta", "spacing")}
-    return {name: value for name, value in given.items() if value is not None}
-
-
-def device_of(config: Any) -> str:
-    """Where to compute. Raises UserError if it is to be a GPU and there is none."""
-    import torch
-
-    from shared.errors import UserError
-
-    if config.device == "cuda" and not torch.cuda.is_available():
-        raise UserError("--device is cuda, but torch sees no GPU: use cpu, or auto")
-    return "cuda" if config.device != "cpu" and torch.cuda.is_available() else "cpu"
 
 
 def load_for(config: Any) -> "Model":
     """The model that the options name."""
-    from shared.experiments.history import latest_run
+    from shared.experiments.trained import source_of
     from task2_latent.model import load
 
-    source = latest_run(Path("runs"), "task2") if config.run == "latest" else config.run
+    source = source_of(config.run, "task2")
     return load(
         source, weights=config.weights, device=device_of(config), trust=config.trust, autoencoder=config.autoencoder
     )

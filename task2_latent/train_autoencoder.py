@@ -133,9 +133,9 @@ def build_opponents(config: AutoencoderTraining, shape: tuple[int, int, int]):
     Raises:
         UserError: the images are too small for them, or trained weights are not at hand.
     """
+    from shared.metrics.perceptual import build_perceptual
     from shared.training.loop import device_for
     from task2_latent.losses import build_discriminator
-    from task2_latent.perceptual import build_perceptual
 
     loss = config.loss
     try:

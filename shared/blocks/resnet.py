@@ -1,4 +1,4 @@
-"""Introduced in task 1; used by tasks 1, 2.
+"""Introduced in task 1; used by tasks 1, 2, 3.
 
 The residual block, told the time by scaling and shifting its features; or, in an autoencoder, told nothing.
 """
@@ -13,7 +13,10 @@ from torch import Tensor, nn
 class Context(NamedTuple):
     """What every block of a network is told besides its input."""
 
-    vector: Tensor | None = None  # (B, E): the time, and later whatever else fits into one vector
+    vector: Tensor | None = None  # (B, E): the time, and whatever else fits into one vector
+    told: Tensor | None = None  # (B, D): what adaptive norms are told besides the time
+    tokens: Tensor | None = None  # (B, N, D): a sequence for attention to look at
+    token_mask: Tensor | None = None  # (B, N) bool: which of its tokens there are
 
 
 def group_norm(channels: int) -> nn.GroupNorm:

@@ -1,9 +1,10 @@
-"""Introduced in task 1; used by tasks 1, 2.
+"""Introduced in task 1; used by tasks 1, 2, 3.
 
 The U-Net of diffusion models: down through levels of falling resolution, and up again with every block's
 features at hand (Ronneberger 2015; DDPM, appendix B; ADM, section 3).
 """
 
+from collections.abc import Callable
 from functools import partial
 
 import torch
@@ -14,7 +15,7 @@ from shared.blocks.config import UNetConfig
 from shared.blocks.embeddings import TimeEmbedding
 from shared.blocks.resample import DOWN, UP, depth_to_space, space_to_depth
 from shared.blocks.resnet import Context, ResidualBlock, group_norm, zeroed
-from shared.blocks.stage import stage
+from shared.blocks.stage import Stage, stage
 
 
 class UNet(nn.Module):
@@ -23,8 +24,16 @@ class UNet(nn.Module):
     It is `encode` and then `decode`, so that a later stage can put something between the two.
     """
 
-    def __init__(self, channels: int, config: UNetConfig, out_channels: int | None = None):
+    def __init__(
+        self,
+        channels: int,
+        config: UNetConfig,
+        out_channels: int | None = None,
+        make_stage: Callable[..., Stage] = stage,
+    ):
         """For data with `channels`, giving `out_channels` (as many, where not given).
+
+        `make_stage` takes what `stage` takes, and may put more blocks into each stage.
 
         Raises:
             ValueError: multipliers and attention differ in length, or heads do not divide the channels.
@@ -44,7 +53,7 @@ class UNet(nn.Module):
         self.time = TimeEmbedding(config.width, context, config.time_dropout)
         self.stem = nn.Conv2d(channels * area, widths[0], 3, padding=1)
 
-        make = partial(stage, heads=config.heads, context=context, dropout=config.dropout)
+        make = partial(make_stage, heads=config.heads, context=context, dropout=config.dropout)
 
         self.down = nn.ModuleList()  # level by level: its stages
         self.shrink = nn.ModuleList()  # between the levels
@@ -119,7 +128,7 @@ class UNet(nn.Module):
         return depth_to_space(h, self.config.patch)  # (B, out, H, W)
 
     def forward(self, x: Tensor, t: Tensor, cond: dict[str, Tensor]) -> Tensor:
-        """Data (B, C, H, W), times (B,), and a condition that stage 1 leaves empty."""
+        """Data (B, C, H, W), times (B,), and a condition, which only a wrapper of this network knows to read."""
         self.check_size(*x.shape[2:])
         c = Context(self.time(t))
         h, skips = self.encode(x, c)

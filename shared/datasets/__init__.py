@@ -1,4 +1,4 @@
-"""Introduced in task 1; used by tasks 1, 2.
+"""Introduced in task 1; used by tasks 1, 2, 3.
 
 Data sets by name. `load(DataConfig(name="digits"))` gives images in [-1, 1] with their labels.
 
@@ -20,12 +20,17 @@ __all__ = ["DataConfig", "load"]
 
 
 def load(config: DataConfig) -> Images:
-    """The data set that the config names: per item `x` (C, H, W) in [-1, 1] and `{"label": long scalar}`.
+    """The data set that the config names: per item `x` (C, H, W) in [-1, 1] and what is said of it, mostly its label.
+
+    `{"label": long scalar}`; of faces `{"attributes": long (40,)}`; of captioned pictures `{"caption": long scalar}`.
 
     Sets that fit are `InMemory`; a folder that does not is an `ImageFolder`, to be read through loader
     processes. Raises `UserError` where the data is missing, damaged, or cannot have the size or channels
     asked for.
     """
+    from shared.datasets.captioned_digits import load_captioned_digits
+    from shared.datasets.captions import load_captions
+    from shared.datasets.celeba import load_celeba
     from shared.datasets.digits import load_digits
     from shared.datasets.folder import load_folder
     from shared.datasets.published import load_published
@@ -36,6 +41,10 @@ def load(config: DataConfig) -> Images:
         "fashion_mnist": load_published,
         "cifar10": load_published,
         "folder": load_folder,
+        "celeba": load_celeba,
+        "captioned_digits": load_captioned_digits,
+        "captions": load_captions,
+        "emoji": load_captions,
     }
     if config.name not in loaders:
         raise UserError(f"no data set is named {config.name!r}: --data.name is one of {', '.join(loaders)}")

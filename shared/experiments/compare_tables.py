@@ -1,4 +1,4 @@
-"""Introduced in task 1; used by tasks 1, 2.
+"""Introduced in task 1; used by tasks 1, 2, 3.
 
 A comparison as text: tables for people, where a refused figure has no number and a published one that is not
 comparable stands in a table of its own; and one list for machines.

@@ -1,4 +1,4 @@
-"""Introduced in task 1; used by tasks 1, 2.
+"""Introduced in task 1; used by tasks 1, 2, 3.
 
 `runs diff`: what two runs do not have in common, and their figures beside each other where they can stand so.
 """

@@ -1,4 +1,4 @@
-"""Introduced in task 1; used by tasks 1, 2.
+"""Introduced in task 1; used by tasks 1, 2, 3.
 
 The one list of figures: what a name means to a reader, which way is better, and with how many digits it is shown.
 """
@@ -30,6 +30,21 @@ FIGURES: dict[str, Figure] = {
     "judge_distance": Figure("judge distance", "lower", ".3f"),
     "judge_floor": Figure("judge floor", None, ".3f"),
     "judge_distance_over_floor": Figure("judge distance / floor", "lower", ".1f"),
+    # Whether a sample is what was asked for. Of scenes: digit, colour and place of every digit in it are right.
+    "judge_agreement": Figure("judge agrees with the class", "higher", ".1%"),
+    "followed_one": Figure("captions followed, one digit", "higher", ".1%"),
+    "followed_one_zh": Figure("captions followed, one digit, Chinese", "higher", ".1%"),
+    "followed_one_real": Figure("captions followed by real scenes, one digit", None, ".1%"),
+    "followed_two": Figure("captions followed, two digits", "higher", ".1%"),
+    "followed_two_zh": Figure("captions followed, two digits, Chinese", "higher", ".1%"),
+    "followed_two_real": Figure("captions followed by real scenes, two digits", None, ".1%"),
+    "followed_two_alike": Figure("captions followed, two of the same", "higher", ".1%"),
+    "followed_two_alike_zh": Figure("captions followed, two of the same, Chinese", "higher", ".1%"),
+    "followed_two_alike_real": Figure("captions followed by real scenes, two of the same", None, ".1%"),
+    "retrieval_top1": Figure("picture found from its text", "higher", ".1%"),
+    "retrieval_top1_zh": Figure("picture found from its Chinese text", "higher", ".1%"),
+    "retrieval_top5": Figure("picture among the nearest five", "higher", ".1%"),
+    "retrieval_top5_zh": Figure("picture among the nearest five, Chinese", "higher", ".1%"),
     # Between an image and its reconstruction. MSE per dimension of images in [0, 1].
     "reconstruction_mse": Figure("reconstruction MSE", "lower", ".4f"),
     "psnr": Figure("PSNR, dB", "higher", ".2f"),
@@ -47,6 +62,7 @@ FIGURES: dict[str, Figure] = {
     "loss": Figure("loss", "lower", ".4f"),
     "images_per_second": Figure("training, images/s", "higher", ".0f"),
     "sampling_seconds": Figure("sampling, s", "lower", ".1f"),
+    "evaluation_seconds": Figure("sampling and measuring, s", "lower", ".1f"),
 }
 
 

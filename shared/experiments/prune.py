@@ -1,4 +1,4 @@
-"""Introduced in task 1; used by tasks 1, 2.
+"""Introduced in task 1; used by tasks 1, 2, 3.
 
 `runs prune`: remove runs, or their checkpoints, and nothing else. It says what it would do, until it is told to do it.
 

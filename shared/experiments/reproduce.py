@@ -1,4 +1,4 @@
-"""Introduced in task 1; used by tasks 1, 2.
+"""Introduced in task 1; used by tasks 1, 2, 3.
 
 `runs reproduce`: a run again, from its folder alone. Its code is unpacked, never run: the command that runs it is
 printed, for a person who has looked at whose code it is.

@@ -1,4 +1,4 @@
-"""Introduced in task 1; used by tasks 1, 2.
+"""Introduced in task 1; used by tasks 1, 2, 3.
 
 What has been trained: `runs --help`. A run is a folder and nothing else, so all of this reads folders; a damaged one is
 named in a line of its own and hides no other.

@@ -1,4 +1,4 @@
-"""Introduced in task 1; used by tasks 1, 2.
+"""Introduced in task 1; used by tasks 1, 2, 3.
 
 Runs that differ in nothing but the seed, as one row: a difference between two configs says something only where it is
 larger than the spread over seeds.

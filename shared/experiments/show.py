@@ -1,4 +1,4 @@
-"""Introduced in task 1; used by tasks 1, 2.
+"""Introduced in task 1; used by tasks 1, 2, 3.
 
 `runs show`: all that a run's folder says, for a person.
 """

@@ -1,4 +1,4 @@
-"""Introduced in task 1; used by task 1.
+"""Introduced in task 1; used by tasks 1, 3.
 
 Train the judge and write `judge.safetensors`: `python -m shared.metrics.train_judge`, 6 minutes on 2 cores.
 

@@ -1,4 +1,4 @@
-"""Introduced in task 1; used by tasks 1, 2.
+"""Introduced in task 1; used by tasks 1, 2, 3.
 
 What can be configured about the noise, the diffusion and the sampler. Kept apart from the code that uses it,
 and free of torch, so that `--help` answers at once.
@@ -61,3 +61,15 @@ class SamplingConfig:
     """number format of the network's arithmetic; auto is bf16 where the processor has it"""
     clamp: bool = True
     """keep every prediction of the clean image within [-1, 1]; off for latents"""
+
+
+@dataclass
+class GuidanceConfig:
+    """How strongly samples follow their condition."""
+
+    scale: float = 2.0
+    """1 is the conditional model, 0 the unconditional one; above 1 the condition counts for more than it should"""
+    rescale: ClosedUnitInterval = 0.0
+    """share of the way back to the deviation that the conditional prediction has (Lin 2023)"""
+    interval: tuple[ClosedUnitInterval, ClosedUnitInterval] = (0.0, 1.0)
+    """times, as shares of T, between which there is guidance; outside them the model samples by itself"""

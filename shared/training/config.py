@@ -1,4 +1,4 @@
-"""Introduced in task 1; used by tasks 1, 2.
+"""Introduced in task 1; used by tasks 1, 2, 3.
 
 What can be configured about training; free of torch, so that `--help` answers at once.
 """
@@ -101,4 +101,5 @@ MAY_CHANGE = (
     "train.sample_every",
     "train.save_every",
     "train.keep",
+    "text.cache",
 )

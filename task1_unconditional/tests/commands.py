@@ -1,14 +1,10 @@
-"""The commands, called as a person would, but in this process: torch is imported once."""
+"""The commands of stage 1, called as a person would, but in this process: torch is imported once."""
 
-import contextlib
-import io
-import json
-import sys
-from pathlib import Path
-from typing import Any, NamedTuple
-from unittest import mock
-
+from shared.tests import commands
+from shared.tests.commands import Ended, figures, record
 from task1_unconditional import evaluate, sample, train
+
+__all__ = ["NETWORK", "OWN", "TINY", "Ended", "call", "do_evaluate", "do_sample", "do_train", "figures", "record"]
 
 NETWORK = "--network.width 8 --network.patch 2 --network.multipliers [1] --network.attention [none]".split()
 PLAIN = "--optimizer.schedule constant --optimizer.warmup 0 --diffusion.predict v --train.precision fp32".split()
@@ -21,30 +17,9 @@ TINY = [
 ]  # the smallest training; every option in which the demo, which holds where nothing is said, is not plain
 
 
-class Ended(NamedTuple):
-    """How a command ended."""
-
-    status: int
-    out: str
-    err: str
-
-    def says(self, status: int, *parts: str) -> bool:
-        """Whether it ended in one line of error that has these parts; the assertion shows what it is instead."""
-        assert (self.status, self.err.count("\n"), [p for p in parts if p not in self.err]) == (status, 1, []), self.err
-        return True
-
-
 def call(main, *arguments: object) -> Ended:
-    """Run a command's `main` to its end; an exception other than the exit is a traceback, and fails the test."""
-    out, err = io.StringIO(), io.StringIO()
-    argv = ["task1-" + main.__module__.rpartition(".")[2], *map(str, arguments)]
-    status = 0
-    with mock.patch.object(sys, "argv", argv), contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-        try:
-            main()
-        except SystemExit as end:
-            status = end.code
-    return Ended(status, out.getvalue(), err.getvalue())
+    """Run a command's `main` to its end, under the name that its module gives it."""
+    return commands.call(main, "task1-" + main.__module__.rpartition(".")[2], *arguments)
 
 
 def do_train(*arguments: object) -> Ended:
@@ -60,16 +35,6 @@ def do_sample(*arguments: object) -> Ended:
 def do_evaluate(*arguments: object) -> Ended:
     """task1-evaluate, on the CPU."""
     return call(evaluate.main, "--device", "cpu", *arguments)
-
-
-def record(run: Path) -> dict[str, Any]:
-    """What a run's record.json says."""
-    return json.loads((run / "record.json").read_text())
-
-
-def figures(run: Path) -> list[dict[str, float]]:
-    """What a run's metrics.jsonl says."""
-    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
 
 
 OWN = '''

@@ -12,8 +12,8 @@ from shared import _torchvision
 from shared.datasets import DataConfig, load
 from shared.datasets.ranges import to_unit
 from shared.errors import UserError
-from task2_latent import perceptual as module
-from task2_latent.perceptual import Perceptual, build_perceptual, mean_distance
+from shared.metrics import perceptual as module
+from shared.metrics.perceptual import Perceptual, build_perceptual, mean_distance
 
 
 def blur(images: torch.Tensor, deviation: float) -> torch.Tensor:

@@ -1,4 +1,6 @@
-"""Perceptual distances: how far two images are apart for a trained network, and so, better than by pixels, for people.
+"""Introduced in task 2; used by tasks 2, 3.
+
+Perceptual distances: how far two images are apart for a trained network, and so, better than by pixels, for people.
 
 LPIPS (Zhang et al. 2018, arXiv 1801.03924) and ST-LPIPS (Ghildyal & Liu 2022, arXiv 2207.13686), which minds a shift by
 a pixel less, and whose weights come with its package: it works without a network.
@@ -18,8 +20,8 @@ from torch import Tensor, nn
 
 from shared import _torchvision
 from shared.errors import UserError
-from task2_latent.loss_config import Perceptual as Name
-from task2_latent.loss_config import Trunk
+from shared.metrics.config import Perceptual as Name
+from shared.metrics.config import Trunk
 
 SIZE = 64  # the side of the patches that people compared, and on which both distances were fitted
 

@@ -1,0 +1,91 @@
+"""Introduced in task 1; used by tasks 1, 2, 3.
+
+The options of the two commands that draw samples from a trained model: `taskN-sample`, to look at them, and
+`taskN-evaluate`, to measure them. A stage inherits these and adds its own. Free of torch.
+"""
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from jsonargparse.typing import PositiveInt
+
+from shared.errors import UserError
+from shared.schedulers.config import Sampler, Spacing
+from shared.training.config import Seed
+
+
+@dataclass
+class DrawOptions:
+    """From which trained model samples are drawn, and how."""
+
+    run: str | None = None
+    """a run's folder, a checkpoint file, or "latest"; default: the model that comes with the package"""
+    weights: Literal["ema", "model", "swa"] = "ema"
+    """the averaged weights, the raw ones, or the equally weighted average"""
+    n: PositiveInt = 64
+    """number of images"""
+    seed: Seed = 0
+    """of the noise; the same seed gives the same images"""
+    sampler: Sampler | None = None
+    """which solver (default: the run's)"""
+    steps: int | None = None
+    """number of steps (default: the run's)"""
+    eta: float | None = None
+    """share of fresh noise in ddim, 0 to 1 (default: the run's)"""
+    spacing: Spacing | None = None
+    """which noise levels the steps visit (default: the run's)"""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """where to compute; auto takes a GPU if there is one"""
+
+
+@dataclass
+class SampleOptions(DrawOptions):
+    """How samples are shown: what `taskN-sample` takes besides."""
+
+    out: str = "samples"
+    """folder for the pictures"""
+    upscale: PositiveInt = 1
+    """side of the square that each pixel becomes"""
+    singles: bool = False
+    """write each image to a file of its own as well"""
+    gif: bool = True
+    """write a film of the way from noise to the images"""
+
+
+@dataclass
+class EvaluateOptions(DrawOptions):
+    """Where figures are written, and over how many samples: what `taskN-evaluate` takes besides."""
+
+    n: PositiveInt = 1000
+    """number of samples"""
+    seed: Seed = 0
+    """of the noise"""
+    out: str | None = None
+    """folder for evaluation.json and evaluation.md (default: a new one in the run's evaluations/; none for a file)"""
+
+
+@dataclass
+class TrustOptions:
+    """What a stage whose network may be one's own takes besides."""
+
+    trust: bool = False
+    """run the code of a network of one's own that the checkpoint names"""
+
+
+def overrides(config: DrawOptions) -> dict[str, Any]:
+    """The sampling options that were given; the run's own hold for the others."""
+    given = {name: getattr(config, name) for name in ("sampler", "steps", "eta", "spacing")}
+    return {name: value for name, value in given.items() if value is not None}
+
+
+def device_of(config: Any) -> str:
+    """Where to compute: "cpu" or "cuda", from the field `device` of a config.
+
+    Raises:
+        UserError: it is to be a GPU, and there is none.
+    """
+    import torch
+
+    if config.device == "cuda" and not torch.cuda.is_available():
+        raise UserError("--device is cuda, but torch sees no GPU: use cpu, or auto")
+    return "cuda" if config.device != "cpu" and torch.cuda.is_available() else "cpu"

@@ -1,0 +1,80 @@
+"""Everything that can be configured about stage 3; free of torch, so that `--help` answers at once."""
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from jsonargparse.typing import ClosedUnitInterval, PositiveInt
+
+from shared.blocks.config import UNetConfig
+from shared.cli import Own, stored_config
+from shared.datasets.config import DataConfig
+from shared.errors import UserError
+from shared.experiments.config import RunConfig
+from shared.schedulers.config import DiffusionConfig, GuidanceConfig, NoiseConfig, SamplingConfig
+from shared.training.config import AveragesConfig, OptimizerConfig, TrainConfig
+from task3_conditional.text_config import TextConfig
+
+STAGE = "stage 3"  # in messages
+
+Way = Literal["none", "vanilla", "adaptive", "token", "cross_attention", "cross_attention_pooled"]
+
+
+@dataclass
+class ConditionConfig:
+    """What the network is told, and in which way each thing enters it."""
+
+    label: Way = "none"
+    """a class, one of several: vanilla (added to the time's embedding), adaptive (norms of its own), token (in
+    self-attention's sequence), cross_attention, cross_attention_pooled (and vanilla besides)"""
+    attributes: Way = "none"
+    """yes or no to each of several questions, as CelebA has them; the same ways"""
+    text: Way = "none"
+    """a caption; the same ways"""
+    image: Literal["none", "concatenation"] = "none"
+    """an image as large as the sample, as further channels"""
+    dim: PositiveInt = 128
+    """features of the vector or of each token that a condition becomes"""
+    tokens: PositiveInt = 4
+    """tokens that a class or a text of one vector become, besides one that is always there; each attribute is one"""
+    dropout: ClosedUnitInterval = 0.1
+    """share of the training samples that are told nothing: what they teach is the unconditional model"""
+    together: bool = True
+    """drop all conditions of a sample, or each for itself"""
+    leave_open: ClosedUnitInterval = 0.5
+    """share of the training samples of which a random part of the attributes is left open, as a person may do"""
+
+
+@dataclass
+class Config:
+    """A training of stage 3. A YAML file holds what differs from these defaults."""
+
+    data: DataConfig = field(default_factory=DataConfig)
+    own_data: Own | None = None
+    """a data set of your own instead: class_path and init_args (best given in a YAML file)"""
+    condition: ConditionConfig = field(default_factory=ConditionConfig)
+    text: TextConfig = field(default_factory=TextConfig)
+    network: UNetConfig = field(default_factory=UNetConfig)
+    schedule: NoiseConfig = field(default_factory=NoiseConfig)
+    diffusion: DiffusionConfig = field(default_factory=DiffusionConfig)
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    averages: AveragesConfig = field(default_factory=AveragesConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+    guidance: GuidanceConfig = field(default_factory=GuidanceConfig)
+    sampling: SamplingConfig = field(default_factory=SamplingConfig)
+    run: RunConfig = field(default_factory=RunConfig)
+
+
+def model_config(saved: Any) -> tuple[Config, tuple[int, int, int], dict[str, Any]]:
+    """The config, the shape (C, H, W) of the data, and what the conditions can say, that a checkpoint stores.
+
+    Raises:
+        UserError: they are not of this stage.
+    """
+    try:
+        channels, height, width = map(int, saved["shape"])
+    except (KeyError, TypeError, ValueError, OverflowError):
+        raise UserError(f"this is not a config of {STAGE}: it lacks the shape of the images") from None
+    if not isinstance(vocabulary := saved.get("known"), dict):
+        raise UserError(f"this is not a config of {STAGE}: it lacks what the conditions can say")
+    fields = {key: value for key, value in saved.items() if key not in ("shape", "known")}
+    return stored_config(Config, fields, STAGE), (channels, height, width), vocabulary

@@ -1,0 +1,73 @@
+"""The U-Net of stage 1, told more than the time: what conditions add to its input and its context, and nothing else."""
+
+from functools import partial
+from typing import Any
+
+from torch import Tensor, nn
+
+from shared.blocks.config import UNetConfig
+from shared.blocks.resnet import Context
+from shared.blocks.unet import UNet
+from task3_conditional.blocks import conditional_stage
+from task3_conditional.conditions import Concatenation, Cond, build_conditions, dropped
+from task3_conditional.config import ConditionConfig
+
+
+class ConditionalUNet(nn.Module):
+    """`model(x, t, cond)` of the design. With no condition it is the U-Net."""
+
+    def __init__(
+        self,
+        channels: int,
+        config: UNetConfig,
+        condition: ConditionConfig,
+        known: dict[str, Any],
+        text_layers: int = 2,
+    ):
+        """For data with `channels`, told what `condition` asks for; `known` is as for `build_conditions`.
+
+        Raises:
+            ValueError: the parts of the U-Net, or the ways of the conditions, do not fit together.
+        """
+        super().__init__()
+        ways = {condition.label, condition.attributes, condition.text} - {"none"}
+        if "cross_attention_pooled" in ways:  # the same blocks
+            ways = ways - {"cross_attention_pooled"} | {"cross_attention"}
+        if {"token", "cross_attention"} <= ways:
+            raise ValueError("condition: token and cross_attention look at one sequence of tokens: choose one of them")
+        attends = {*config.attention, config.middle_attention} != {"none"}
+        if ways & {"token", "cross_attention"} and not attends:
+            raise ValueError(
+                "condition: token and cross_attention work where the network has attention, and it has none: "
+                "set network.attention or network.middle_attention, or choose vanilla or adaptive"
+            )
+        if "token" in ways and "linear" in {*config.attention, config.middle_attention}:
+            raise ValueError(
+                "condition: token needs full attention, and network.attention has linear: make it full or none"
+            )
+        beside = known["image"] + Concatenation.EXTRA if condition.image != "none" else 0
+        make = partial(conditional_stage, ways=ways, dim=condition.dim)
+        self.unet = UNet(channels + beside, config, channels, make_stage=make)
+        self.conditions = build_conditions(condition, known, 4 * config.width, text_layers)
+
+    def forward(self, x: Tensor, t: Tensor, cond: Cond) -> Tensor:
+        """Data (B, C, H, W), times (B,), and what is said of each sample; the output is of the data's shape."""
+        c = Context(self.unet.time(t))
+        for condition in self.conditions:
+            x, c = condition(x, c, cond)
+        self.unet.check_size(*x.shape[2:])
+        h, skips = self.unet.encode(x, c)
+        return self.unet.decode(h, skips, c)
+
+    def null(self, cond: Cond) -> Cond:
+        """The condition that says nothing, for as many samples."""
+        return {name: value for condition in self.conditions for name, value in condition.null(cond).items()}
+
+    def drop(self, cond: Cond, share: float, together: bool = True, open_share: float = 0.0) -> Cond:
+        """The condition with a share of the samples told nothing; see `conditions.dropped`."""
+        return dropped(self.conditions, cond, share, together, open_share)
+
+    @property
+    def keys(self) -> list[str]:
+        """The names in cond that are read."""
+        return [name for condition in self.conditions for name in condition.keys]

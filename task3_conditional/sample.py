@@ -1,0 +1,170 @@
+"""Sample from a trained conditional model: `task3-sample --label 4 --scale 3`, `task3-sample --text "a red three …"`.
+
+Without --run: from the models that come with the package, by class or, with --text, by caption.
+"""
+
+import sys
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from jsonargparse.typing import ClosedUnitInterval
+
+from shared.cli import Parser, command
+from shared.sampling_options import DrawOptions, SampleOptions, device_of, overrides
+
+if TYPE_CHECKING:
+    from shared.schedulers.config import GuidanceConfig
+    from task3_conditional.conditions import Cond
+    from task3_conditional.model import Model
+
+
+@dataclass
+class GuideOptions:
+    """How strongly samples follow what is asked, and by which kind of guidance."""
+
+    scale: float | None = None
+    """1 is the conditional model, 0 the unconditional one, more than 1 exaggerates (default: the run's)"""
+    rescale: ClosedUnitInterval | None = None
+    """share of the way back to the conditional prediction's deviation (default: the run's)"""
+    interval: tuple[ClosedUnitInterval, ClosedUnitInterval] | None = None
+    """times, as shares of T, between which there is guidance (default: the run's)"""
+    classifier: str | None = None
+    """a run of task3-train-classifier: it guides the unconditional model, in place of classifier-free guidance"""
+    weak: str | None = None
+    """an earlier checkpoint of the same run: autoguidance, away from what that one says"""
+
+
+@dataclass
+class SampleConfig(GuideOptions, SampleOptions):
+    """What to sample, from what, and where to put it.
+
+    Inherited are the model, the samples and the pictures from `SampleOptions`, the guidance from `GuideOptions`.
+    """
+
+    label: str | int | None = None
+    """a class by name or number, or several, with commas between them (default: all in turn)"""
+    text: str | None = None
+    """a caption"""
+    attributes: dict[str, bool] | None = None
+    """yes or no by name, such as '{Smiling: true, Eyeglasses: false}'; the others are left open"""
+    image: str | None = None
+    """a picture, for a model that is told one; as large as its samples"""
+
+
+def load_for(config: DrawOptions, text: bool = False) -> "Model":
+    """The model that the options name; where they name none, the committed one by class or by text."""
+    from shared.experiments.trained import source_of
+    from task3_conditional.model import COMMITTED, COMMITTED_TEXT, load
+
+    source = source_of(config.run, "task3") or (COMMITTED_TEXT if text else COMMITTED)
+    return load(source, weights=config.weights, device=device_of(config))
+
+
+def guiding(config: GuideOptions, model: "Model", weights: str) -> dict[str, Any]:
+    """The options for `Model.steps` about guidance.
+
+    Raises:
+        UserError: both a classifier and a weak model, or one that does not fit the model.
+    """
+    from shared.errors import UserError
+    from task3_conditional.classifier import load_classifier
+    from task3_conditional.model import weaker
+
+    if config.classifier and config.weak:
+        raise UserError("--classifier and --weak are two kinds of guidance: give one of them")
+    options: dict[str, Any] = {"guidance": guidance_with(config, model)}
+    if config.weak:
+        options["weak"] = weaker(model, config.weak, weights)
+    if config.classifier:
+        if model.config.condition.label == "none":
+            raise UserError(f"--classifier guides to a class, and {model.source} is told no label: leave it out")
+        device = str(next(model.network.parameters()).device)
+        loaded = load_classifier(config.classifier, device=device)
+        loaded.check_fits(model.config.schedule, model.shape, model.known["classes"])
+        options["classifier"] = loaded.network
+    return options
+
+
+def guidance_with(config: GuideOptions, model: "Model") -> "GuidanceConfig":
+    """The run's guidance, with what was given instead."""
+    given = {name: getattr(config, name) for name in ("scale", "rescale", "interval")}
+    return replace(model.config.guidance, **{name: value for name, value in given.items() if value is not None})
+
+
+def read_image(path: Path, model: "Model"):
+    """A picture for a model that is told one, (C', H, W) in [-1, 1]. Raises UserError if it is none of that size."""
+    from shared.datasets.decode import decode
+    from shared.datasets.ranges import to_unit
+    from shared.errors import UserError
+
+    model.check_told("image")
+    channels, (height, width) = model.known["image"], model.shape[1:]
+    try:
+        with open(path, "rb") as file:
+            pixels = decode(file, channels, None)
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror or error}") from None
+    except Exception as error:  # Pillow's decoders raise whatever they trip over in a damaged file
+        raise UserError(f"{path} cannot be read as an image ({error}): give another") from None
+    if tuple(pixels.shape[1:]) != (height, width):
+        size = f"{pixels.shape[2]}×{pixels.shape[1]}"
+        raise UserError(f"{path} is {size} pixels, and the model's images are {width}×{height}: resize it")
+    return to_unit(pixels)
+
+
+def asked(config: SampleConfig, model: "Model") -> "Cond":
+    """The condition that the options describe."""
+    labels: list[str | int] | None = None
+    if config.label is not None:
+        whole = str(config.label)
+        names = [whole] if whole in model.known["classes"] else [name.strip() for name in whole.split(",")]
+        labels = [names[i % len(names)] for i in range(config.n)]
+    elif shows_classes(config, model):
+        labels = [i % len(model.known["classes"]) for i in range(config.n)]
+    image = None if config.image is None else read_image(Path(config.image), model)
+    return model.told(config.n, label=labels, attributes=config.attributes, text=config.text, image=image)
+
+
+def shows_classes(config: SampleConfig, model: "Model") -> bool:
+    """Whether the samples are of all classes in turn: then each has a column."""
+    return config.label is None and model.config.condition.label != "none"
+
+
+def run() -> int:
+    """Sample, with a bar, and write the pictures."""
+    parser = Parser(prog="task3-sample", description="Sample images from a trained model of stage 3.")
+    parser.add_class_arguments(SampleConfig)
+    config = parser.parse_args()
+
+    from tqdm import tqdm
+
+    from shared import pictures
+
+    model = load_for(config, text=config.text is not None)
+    options = overrides(config) | guiding(config, model, config.weights)
+    cond = asked(config, model)
+    total = options.get("steps", model.config.sampling.steps)
+    columns = min(config.n, len(model.known["classes"])) if shows_classes(config, model) else None
+    frames = []
+    for step in tqdm(model.steps(cond, config.seed, **options), total=total, unit="step", disable=None):
+        if config.gif and (step.n % max(1, total // 20) == 0 or step.n == total - 1):
+            frames.append(pictures.grid(step.x.clamp(-1, 1), columns, config.upscale))
+    images, out = step.x.clamp(-1, 1), Path(config.out)
+    print(f"{config.n} images from {model.source}, guidance scale {options['guidance'].scale:g}")
+    print(f"grid: {pictures.save(pictures.grid(images, columns, config.upscale), out / 'grid.png')}")
+    if config.gif:
+        print(f"from noise to image: {pictures.save_film(frames, out / 'trajectory.gif')}")
+    if config.singles:
+        pictures.save_each(images, out / "images", config.upscale)
+        print(f"single images: {out / 'images'}")
+    return 0
+
+
+def main() -> None:
+    """The command `task3-sample`."""
+    sys.exit(command(run))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,265 @@
+"""Kinds of condition: what is said enters, its null says nothing, and dropping is done sample by sample."""
+
+import itertools
+
+import pytest
+import torch
+from torch import nn
+
+from shared.blocks.config import UNetConfig
+from shared.blocks.unet import UNet
+from task3_conditional.conditions import (
+    AttributeTokens,
+    Concatenation,
+    LabelTokens,
+    Vanilla,
+    build_conditions,
+    dropped,
+)
+from task3_conditional.config import ConditionConfig
+from task3_conditional.network import ConditionalUNet
+
+WAYS = ("vanilla", "adaptive", "token", "cross_attention", "cross_attention_pooled")
+NETWORK = UNetConfig(width=8, multipliers=(1, 2), attention=("none", "full"), middle_attention="full", heads=2)
+KNOWN = {
+    "classes": ["a", "b", "c"],
+    "attributes": ["hat", "beard"],
+    "text": {"width": 5, "tokens": 0, "length": 4, "pooled": False},
+    "image": 2,
+}
+B = 4
+SAID = {
+    "label": torch.tensor([0, 1, 2, 0]),
+    "attributes": torch.tensor([[0, 1], [1, 1], [0, 0], [1, 0]]),
+    "text": torch.randn(B, 4, 5, generator=torch.Generator().manual_seed(3)),
+    "text_mask": torch.tensor([[1, 1, 1, 1], [1, 1, 0, 0], [1, 0, 0, 0], [1, 1, 1, 0]], dtype=torch.bool),
+    "image": torch.rand(B, 2, 8, 8, generator=torch.Generator().manual_seed(4)) * 2 - 1,
+}
+KINDS = [(what, way) for what in ("label", "attributes", "text") for way in WAYS] + [("image", "concatenation")]
+
+
+def network(known=KNOWN, seed: int = 0, **condition) -> ConditionalUNet:
+    torch.manual_seed(seed)
+    made = ConditionalUNet(1, NETWORK, ConditionConfig(dim=6, **condition), known)
+    for parameter in made.parameters():  # as after some training: nothing is zero any more
+        nn.init.normal_(parameter, std=0.2)
+    return made.eval()
+
+
+def ask(model, cond, seed: int = 5) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    x, t = torch.randn(B, 1, 8, 8, generator=generator), torch.linspace(1, 900, B)
+    with torch.no_grad():
+        return model(x, t, cond)
+
+
+def keys(what: str) -> list[str]:
+    return ["text", "text_mask"] if what == "text" else [what]
+
+
+def differs(a: torch.Tensor, b: torch.Tensor) -> list[bool]:
+    return [(one - other).abs().max().item() > 1e-4 for one, other in zip(a, b, strict=True)]
+
+
+@pytest.mark.parametrize("what, way", KINDS)
+def test_what_is_said_changes_the_answer_of_that_sample_alone(what, way):
+    model = network(**{what: way})
+    changed = {name: value.clone() for name, value in SAID.items()}
+    for name in keys(what):
+        changed[name][1] = SAID[name][3]
+    assert differs(ask(model, SAID), ask(model, changed)) == [False, True, False, False]
+
+
+@pytest.mark.parametrize("what, way", KINDS)
+def test_the_null_says_the_same_whatever_was_said(what, way):
+    model = network(**{what: way})
+    other = {name: value.flip(0) for name, value in SAID.items()}
+    one, same = ask(model, {**SAID, **model.null(SAID)}), ask(model, {**SAID, **model.null(other)})
+    assert torch.equal(one, same)
+    assert all(differs(one, ask(model, SAID)))
+    assert set(model.null(SAID)) == set(keys(what)) == set(model.keys)
+
+
+@pytest.mark.parametrize("what, way", KINDS)
+def test_every_part_of_a_condition_gets_a_gradient(what, way):
+    model = network(**{what: way}).train()
+    cond = model.drop(SAID, 0.5)  # with both what is said and the null in the batch
+    model(torch.randn(B, 1, 8, 8), torch.linspace(1, 900, B), cond).square().sum().backward()
+    for name, parameter in model.named_parameters():
+        assert parameter.grad is not None and parameter.grad.abs().sum() > 0, name
+
+
+def test_a_network_that_is_told_nothing_is_the_u_net():
+    made = network()
+    plain = UNet(1, NETWORK)
+    plain.load_state_dict(made.unet.state_dict())
+    assert torch.equal(ask(made, {}), ask(plain.eval(), {}))
+
+
+@pytest.mark.parametrize("way", ["adaptive", "cross_attention"])
+def test_a_fresh_network_is_the_unconditional_one_bit_for_bit(way):
+    """Before it has learned to listen; but for the head, which is zero then too and would hide everything."""
+    torch.manual_seed(0)
+    made = ConditionalUNet(1, NETWORK, ConditionConfig(dim=6, label=way, tokens=2), KNOWN).eval()
+    nn.init.normal_(made.unet.head.weight)
+    assert ask(made, SAID).abs().max() > 0.1
+    assert torch.equal(ask(made, SAID), ask(made, {**SAID, **made.null(SAID)}))
+
+
+@pytest.mark.parametrize("pair", list(itertools.combinations(["label", "attributes", "text", "image"], 2)))
+def test_several_at_once_are_all_heard(pair):
+    ways = {name: "concatenation" if name == "image" else way for name, way in zip(pair, WAYS, strict=False)}
+    model = network(**ways)
+    assert set(model.keys) == {key for name in pair for key in keys(name)}
+    for name in pair:
+        null = {key: model.null(SAID)[key] for key in keys(name)}
+        assert all(differs(ask(model, SAID), ask(model, {**SAID, **null}))), name
+
+
+def test_two_sequences_line_up_and_two_adaptive_ones_add_up():
+    """Both are heard where both look for the same place in the context."""
+    for way in WAYS:
+        model = network(label=way, text=way)
+        for name in ("label", "text"):
+            null = {key: model.null(SAID)[key] for key in keys(name)}
+            assert all(differs(ask(model, SAID), ask(model, {**SAID, **null}))), (way, name)
+
+
+def test_an_attribute_may_be_left_open():
+    said = AttributeTokens(3, 4)
+    open_one = torch.tensor([[1, 2, 0]])
+    tokens, mask = said({"attributes": open_one})
+    _, nothing = said({"attributes": said.null({"attributes": open_one})["attributes"]})
+    assert mask.tolist() == [[True, False, True]] and tokens.shape == (1, 3, 4) and not nothing.any()
+    answers = [said({"attributes": torch.full((1, 3), answer)})[0][0] for answer in (0, 1)]
+    assert len({tuple(token) for tokens in answers for token in tokens.tolist()}) == 6  # no answer is another's
+
+
+def test_one_answer_alone_counts_as_much_as_many():
+    """What is asked with a single answer is not drowned by 39 questions that are left open."""
+    told = Vanilla(AttributeTokens(40, 6), 6, 32)
+    answers = torch.full((1, 40), AttributeTokens.OPEN)
+    answers[:, 7] = 1
+    token = told.said({"attributes": answers})[0][0, 7]
+    torch.testing.assert_close(told.vector({"attributes": answers})[0], (told.begin + token) / 2)
+
+
+def test_in_a_share_of_the_samples_some_answers_are_left_open():
+    """Of the others none; which, and how many, differs from sample to sample; what was answered stays answered."""
+    torch.manual_seed(0)
+    said = AttributeTokens(20, 4)
+    answers = torch.randint(2, (2000, 20))
+    part = said.partly(answers, 0.5)
+    open_ = part == said.OPEN
+    assert torch.equal(part[~open_], answers[~open_])
+    shares = open_.double().mean(dim=1)
+    assert 0.44 < (shares == 0).double().mean() < 0.6  # half were not chosen, and some of the chosen lost none
+    some = shares[shares > 0]
+    assert some.min() < 0.15 and some.max() > 0.85 and abs(some.mean() - 0.5) < 0.05
+    assert torch.equal(said.partly(answers, 0.0), answers)
+
+
+def test_dropping_leaves_attributes_open_too():
+    torch.manual_seed(0)
+    made = conditions(attributes="vanilla")
+    cond = {"attributes": torch.ones(4000, 2, dtype=torch.long)}
+    kept = dropped(made, cond, 0.1, open_share=0.5)["attributes"]
+    none, one = ((kept == 2).sum(dim=1) == count for count in (2, 1))
+    # a tenth dropped whole; of the rest half with a share u left open, evenly drawn: E[u²] = 1/3, E[2u(1-u)] = 1/3
+    assert abs(none.double().mean() - (0.1 + 0.9 * 0.5 / 3)) < 0.03
+    assert abs(one.double().mean() - 0.9 * 0.5 / 3) < 0.03
+
+
+def test_a_grey_image_is_not_the_null_and_a_masked_one_leaves_no_trace():
+    model = network(image="concatenation")
+    grey = {**SAID, "image": torch.zeros_like(SAID["image"])}
+    assert all(differs(ask(model, grey), ask(model, model.null(SAID))))
+    assert ask(model, model.null(SAID)).isfinite().all()
+
+
+def test_a_caption_of_one_token_or_none_is_finite():
+    model = network(text="token")
+    one = {"text": SAID["text"][:, :1], "text_mask": SAID["text_mask"][:, :1]}
+    assert ask(model, one).isfinite().all() and ask(model, model.null(one)).isfinite().all()
+
+
+def test_padding_of_a_caption_changes_nothing():
+    for way in WAYS:
+        model = network(text=way)
+        padded = torch.cat([SAID["text"], torch.full((B, 3, 5), 9.0)], dim=1)
+        mask = torch.cat([SAID["text_mask"], torch.zeros(B, 3, dtype=torch.bool)], dim=1)
+        torch.testing.assert_close(
+            ask(model, {"text": padded, "text_mask": mask}), ask(model, SAID), rtol=1e-4, atol=1e-5
+        )
+
+
+# --- dropping ------------------------------------------------------------------------------------------------
+
+
+def conditions(**ways) -> nn.ModuleList:
+    return build_conditions(ConditionConfig(dim=6, **ways), KNOWN, 32)
+
+
+def many(n: int = 4000) -> dict[str, torch.Tensor]:
+    return {
+        "label": torch.zeros(n, dtype=torch.long),
+        "text": torch.ones(n, 2, 5),
+        "text_mask": torch.ones(n, 2, dtype=torch.bool),
+    }
+
+
+@pytest.mark.parametrize("share", [0.0, 0.1, 0.5, 1.0])
+def test_a_share_of_the_samples_is_told_nothing_each_for_itself(share):
+    """Not the whole batch at one toss, which is right on average and wrong in every batch."""
+    torch.manual_seed(0)
+    kept = dropped(conditions(label="vanilla"), many(), share)
+    null = (kept["label"] == 3).double()
+    assert abs(null.mean().item() - share) < 4 * (share * (1 - share) / 4000) ** 0.5 + 1e-9
+    runs = (null[1:] != null[:-1]).double().mean().item()
+    assert abs(runs - 2 * share * (1 - share)) < 0.05  # neighbours are independent
+
+
+@pytest.mark.parametrize("together", [True, False])
+def test_several_are_dropped_together_or_each_for_itself(together):
+    torch.manual_seed(0)
+    kept = dropped(conditions(label="vanilla", text="cross_attention"), many(), 0.3, together)
+    label, text = kept["label"] == 3, ~kept["text_mask"].any(dim=1)
+    assert abs(label.double().mean() - 0.3) < 0.03 and abs(text.double().mean() - 0.3) < 0.03
+    both = (label & text).double().mean().item()
+    assert abs(both - (0.3 if together else 0.09)) < 0.03
+    assert torch.equal(text, (kept["text"] == 0).flatten(1).all(dim=1))  # a caption goes with its mask
+
+
+def test_dropping_leaves_the_batch_as_it_is():
+    cond = many(10)
+    before = {name: value.clone() for name, value in cond.items()}
+    dropped(conditions(label="vanilla", text="token"), cond, 1.0)
+    assert all(torch.equal(cond[name], before[name]) for name in cond)
+
+
+def test_what_does_not_fit_together_is_refused():
+    with pytest.raises(ValueError, match="choose one of them"):
+        network(label="token", text="cross_attention")
+    linear = UNetConfig(width=8, multipliers=(1,), attention=("linear",), heads=2)
+    with pytest.raises(ValueError, match="needs full attention"):
+        ConditionalUNet(1, linear, ConditionConfig(label="token"), KNOWN)
+    blind = UNetConfig(width=8, multipliers=(1,), attention=("none",), middle_attention="none", heads=2)
+    for way in ("token", "cross_attention", "cross_attention_pooled"):
+        with pytest.raises(ValueError, match="has none"):
+            ConditionalUNet(1, blind, ConditionConfig(label=way), KNOWN)
+    ConditionalUNet(1, blind, ConditionConfig(label="vanilla"), KNOWN)
+
+
+def test_a_label_becomes_as_many_tokens_as_asked_for():
+    tokens, mask = LabelTokens(3, 6, 4)({"label": torch.tensor([0, 3])})
+    assert tokens.shape == (2, 4, 6) and mask.all()
+    vector = Vanilla(LabelTokens(3, 6, 4), 6, 32).vector({"label": torch.tensor([0, 1, 0])})
+    assert torch.equal(vector[0], vector[2]) and not torch.equal(vector[0], vector[1])
+
+
+def test_concatenation_says_whether_there_is_an_image():
+    beside = Concatenation()
+    image = torch.stack([torch.zeros(2, 4, 4), torch.full((2, 4, 4), torch.nan)])
+    x, _ = beside(torch.ones(2, 1, 4, 4), None, {"image": image})
+    assert x.shape == (2, 4, 4, 4) and x.isfinite().all()
+    assert x[0, 3].eq(1).all() and x[1, 1:].eq(0).all()

@@ -1,0 +1,150 @@
+"""Train stage 3: `task3-train --help`.
+
+Against stage 1 one thing has changed in `fit`: the network is told something, and for a share of the samples nothing.
+"""
+
+import shlex
+import sys
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from shared.cli import command
+from shared.options import TrainingOptions
+from task3_conditional.config import STAGE, Config, model_config
+
+if TYPE_CHECKING:  # imported where they are used: torch takes seconds, and --help should not
+    from torch.utils.data import Dataset
+
+    from shared.experiments.run import RunRecord
+    from task3_conditional.conditions import Cond
+    from task3_conditional.model import Model
+
+PROGRAM = "task3-train"
+PICTURES = 60  # samples in a grid
+COLUMNS = 10
+DEMO = Path(__file__).parent / "configs" / "demo.yaml"
+
+
+def fit(model: "Model", data: "Dataset", record: "RunRecord", resume: Path | None) -> None:
+    """Train the network, and save samples of the same noise and the same conditions at intervals."""
+    from shared import pictures
+    from shared.training.loop import device_for, train
+    from shared.training.part import Part
+
+    config, diffusion, keys = model.config, model.diffusion, model.network.keys
+    dropping = (config.condition.dropout, config.condition.together, config.condition.leave_open)
+    diffusion.schedule.to(device_for(config.train))  # beside the data, or each step would wait for a copy
+    asked = examples(data, keys)
+
+    def loss(network, x, cond):
+        told = model.network.drop({name: cond[name] for name in keys}, *dropping)
+        return diffusion.loss(network, x, told).mean()
+
+    part = Part(model.network, loss, config.optimizer, config.averages)
+    for step in train(part, data, config.train, record, resume=resume):
+        if step.every(config.train.sample_every):
+            samples = replace(model, network=step.ema).sample(asked, config.train.seed)
+            picture = pictures.grid(samples, COLUMNS)
+            pictures.save(picture, record.folder / "samples" / f"step-{step.n:08d}.png")
+
+
+def examples(data: "Dataset", keys: list[str]) -> "Cond":
+    """The conditions of some samples, evenly spaced, so that each column of the grid has one class where they lie in
+    the order of their classes."""
+    import torch
+
+    rows = -(-PICTURES // COLUMNS)
+    chosen = [
+        int((column + (row + 0.5) / rows) * len(data) / COLUMNS) for row in range(rows) for column in range(COLUMNS)
+    ]
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)  # what a data set draws at random, such as a scene, is the same in every picture
+        told = [data[min(i, len(data) - 1)][1] for i in chosen]
+    return {name: torch.stack([cond[name] for cond in told]) for name in keys}
+
+
+def read_source(source: Path) -> dict[str, Any]:
+    """The config that a run or checkpoint of this stage stores."""
+    from shared.training.checkpoint import read_facts
+    from shared.training.weights import newest
+
+    saved = read_facts(newest(source)).get("config", {})
+    model_config(saved)  # says so in one line if this is none of stage 3
+    return {name: value for name, value in saved.items() if name not in ("shape", "known")}
+
+
+OPTIONS = TrainingOptions(
+    PROGRAM, "Train a diffusion model that is told what to draw.", Config, DEMO, STAGE, read_source
+)
+
+
+def prepare(config: Config, resume: Path | None, init_from: Path | None):
+    """Build everything that can be wrong before a run is recorded: data, text, network, checkpoint, record."""
+    import torch
+
+    from shared.experiments.run import RunRecord, plain
+    from shared.precision import resolve
+    from shared.training.checkpoint import Checkpoints, load_into, training_facts
+    from shared.training.loop import check, check_same, device_for
+    from shared.training.weights import newest, read_weights
+    from task3_conditional.known import known_of, needed, with_text
+    from task3_conditional.model import Model, build_data, build_diffusion, build_network
+
+    record = RunRecord.reopen(resume) if resume else None  # first: nobody else trains in it from here on
+    checkpoint = Checkpoints(resume / "checkpoints").latest() if resume else None
+    facts = training_facts(checkpoint) if checkpoint else {"config": {}}
+    saved = facts["config"]
+    data = build_data(config)
+    check(data, config.train)
+    needed(config, data)
+    words_of = newest(init_from) if init_from and config.text.encoder == "learned" else None
+    data, reader = with_text(config, data, checkpoint or words_of)
+    known = known_of(config, data, reader)
+    config.train.precision = resolve(config.train.precision, device_for(config.train))  # recorded as what it is here
+    shape = tuple(data[0][0].shape)
+    torch.manual_seed(config.train.seed)  # the network's first weights
+    model = Model(build_network(config, shape, known), build_diffusion(config), config, shape, known, Path("the run"))
+    resolved = plain({"shape": shape, "known": known, **asdict(config)})
+    if record is None:
+        if init_from is not None:
+            load_into(model.network, *read_weights(init_from))
+        record = RunRecord.create("task3", config.run, asdict(config))
+        record.config = resolved
+        return model, data, record, None
+    check_same(saved, resolved)
+    record.config = resolved
+    record.go_on(facts["step"])
+    return model, data, record, checkpoint
+
+
+def run() -> int:
+    """Train; the exit status is 128 + the signal's number where one stopped it."""
+    asked = OPTIONS.parse()
+
+    from shared.training.loop import Interrupted
+
+    model, data, record, checkpoint = prepare(asked.config, asked.resume, asked.init_from)
+    print(f"run {record.folder}", file=sys.stderr)
+    try:
+        with record.closing():
+            fit(model, data, record, checkpoint)
+    except Interrupted as stopped:
+        trust = " --trust true" if asked.config.own_data else ""
+        print(
+            f"{stopped} and saved; go on with: {PROGRAM} --resume {shlex.quote(str(record.folder))}{trust}",
+            file=sys.stderr,
+        )
+        return 128 + stopped.number
+    print(f"trained: {record.folder}")
+    print(f"pictures: {record.folder / 'samples'}")
+    return 0
+
+
+def main() -> None:
+    """The command `task3-train`."""
+    sys.exit(command(run))
+
+
+if __name__ == "__main__":
+    main()
