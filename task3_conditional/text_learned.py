@@ -30,12 +30,11 @@ class LearnedText(nn.Module):
     def forward(self, ids: Tensor, mask: Tensor) -> Tensor:
         """Word numbers (B, N) long, and which of them count (B, N) bool, to features (B, N, dim).
 
-        The features of a word depend on the words that count. Where none counts, the first does: a softmax over
-        nothing would be NaN.
+        The features of a word depend on the words that count. Where none counts, all do: a softmax over nothing is NaN,
+        and without a caption nobody looks at the result.
         """
         x = self.words(ids) + self.positions(torch.arange(ids.shape[1], device=ids.device))  # (B, N, dim)
-        silent = ~mask
-        silent = torch.cat([silent[:, :1] & mask.any(dim=1, keepdim=True), silent[:, 1:]], dim=1)  # (B, N)
+        silent = ~mask & mask.any(dim=1, keepdim=True)  # (B, N)
         for layer in self.layers:
             x = layer(x, src_key_padding_mask=silent)  # (B, N, dim)
         return self.norm(x)

@@ -29,7 +29,7 @@ def words(caption: str) -> list[str]:
     found: list[str] = []
     inside = False  # whether a next letter goes on with the last word
     folded = unicodedata.normalize("NFKC", caption).casefold()  # full-width forms are the same letters
-    for character in unicodedata.normalize("NFKC", folded):
+    for character in folded:
         kind = unicodedata.category(character)[0]  # L a letter, M an accent on it, N a digit, S a symbol
         alone = kind == "S" or character in SIGNS or (kind in "LN" and ALONE.match(character) is not None)
         if not alone and inside and kind in "LMN":
@@ -98,14 +98,12 @@ class WordReader:
 
     @classmethod
     def rebuilt(cls, facts: dict[str, Any]) -> "WordReader":
-        """The reader of these facts, which may come from anywhere. Raises ValueError if they are none of a reader."""
-        vocabulary, length = facts.get("vocabulary"), facts.get("length")
+        """The reader of these facts, which may come from anywhere. Raises ValueError if they hold no vocabulary."""
+        vocabulary = facts.get("vocabulary")
         if not isinstance(vocabulary, list) or not 0 < len(vocabulary) <= LONGEST:
             raise ValueError("there is no vocabulary")
         if not all(isinstance(word, str) and words(word) == [word] for word in vocabulary):
             raise ValueError("the vocabulary does not consist of words")
         if len(set(vocabulary)) < len(vocabulary):
             raise ValueError("the vocabulary holds a word twice")
-        if type(length) is not int or length < 1:
-            raise ValueError("there is no length")
-        return cls(vocabulary, length)
+        return cls(vocabulary, facts.get("length"))  # whoever knows the config looks at it
