@@ -187,7 +187,6 @@ def test_what_is_asked_for(case, request, here):
     assert ended.says(status, "task3-sample: error: ", *parts) and names(here) == {"p.png", "none.png"}
 
 
-@pytest.mark.parametrize("command", [do_sample, do_evaluate])
 @pytest.mark.parametrize(
     ("options", "status", "parts"),
     [
@@ -210,7 +209,8 @@ def test_what_is_asked_for(case, request, here):
     ],
     ids=str,
 )
-def test_an_option_of_guidance(command, options, status, parts, by_class, here):
+def test_an_option_of_guidance(options, status, parts, by_class, here):
+    command = do_evaluate if "--interval" in options else do_sample  # which take the same
     assert command("--run", by_class, "--out", "o", *options).says(status, *parts)
     assert names(here) == set()
 
@@ -344,19 +344,27 @@ def test_a_model_of_this_stage_in_another(by_class, by_caption, classifier, here
     assert names(here) == set()
 
 
-@pytest.mark.parametrize("make", [make for make in NO_CHECKPOINTS if make.__name__ != "folder"])
-def test_a_file_that_is_no_checkpoint(make, by_class, tmp_path, here):
-    path = tmp_path / "given.safetensors"
-    make(path)
-    uses = [
-        lambda: do_sample("--run", path),
-        lambda: do_sample("--run", by_class, "--weak", path),
-        lambda: do_sample("--run", by_class, "--classifier", path),
-        lambda: do_train(*BY_CLASS, "--init-from", path),
-    ]
-    for use in uses:
-        assert use().says(1, "given.safetensors is not a checkpoint of this project")
-    assert not {"samples", "runs", "executed"} & names(here)
+FILES = [make for make in NO_CHECKPOINTS if make.__name__ != "folder"]
+
+
+@pytest.mark.parametrize("make", FILES)
+def test_a_file_that_is_no_checkpoint(make, tmp_path, here):
+    make(tmp_path / "given.safetensors")
+    ended = do_sample("--run", tmp_path / "given.safetensors")
+    assert ended.says(1, "given.safetensors is not a checkpoint of this project")
+    assert not {"samples", "executed"} & names(here)
+
+
+def test_a_file_that_is_no_checkpoint_in_any_place(by_class, here):
+    FILES[0](here / "given.safetensors")
+    for ended in (
+        do_sample("--run", by_class, "--weak", "given.safetensors"),
+        do_sample("--run", by_class, "--classifier", "given.safetensors"),
+        do_evaluate("--run", "given.safetensors"),
+        do_train(*BY_CLASS, "--init-from", "given.safetensors"),
+    ):
+        assert ended.says(1, "given.safetensors is not a checkpoint of this project")
+    assert names(here) == {"given.safetensors"}
 
 
 def bare(facts: dict[str, Any]) -> dict[str, Any]:
