@@ -77,7 +77,7 @@ def known_of(config: Config, data: Dataset, reader: Reader | None) -> dict[str, 
     Raises:
         UserError: the data set does not name what its samples say, or they say something else.
     """
-    names = {name: list(getattr(data, name, None) or []) for name in ("classes", "attributes")}
+    names = {name: list(map(str, getattr(data, name, None) or [])) for name in ("classes", "attributes")}
     if config.condition.label != "none" and not names["classes"]:
         raise UserError("condition.label: the data set has labels, but does not name its `classes`")
     if config.condition.attributes != "none" and not names["attributes"]:

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -19,11 +20,13 @@ from shared.datasets.captioned_digits import CHINESE_COLOURS, is_test
 from shared.datasets.ranges import to_unit
 from shared.errors import UserError
 from shared.experiments.history import Run
-from shared.metrics.report import judge_samples
+from shared.metrics import report
+from shared.metrics.judge import inspect, load_judge
 from shared.schedulers.config import GuidanceConfig
 from shared.tests.commands import losses, same
 from shared.training.checkpoint import Checkpoints, read_facts, read_tensors
 from task3_conditional.classifier import load_classifier
+from task3_conditional.evaluate import EvaluateConfig, measure_captions
 from task3_conditional.measures import KINDS, by_caption, by_class, drawn, of_kind, real, retrieved
 from task3_conditional.model import Model, load, weaker
 from task3_conditional.network import ConditionalUNet
@@ -115,6 +118,14 @@ def test_all_kinds_at_once(told_all):
     still = {name for name in last if torch.equal(first[name], last[name])}
     assert still == set()
     assert model.sample(model.told(2, label=0, text="a dark square")).isfinite().all()
+
+
+def test_classes_may_be_named_by_numbers(own_module, here):
+    """They are words to the checkpoint."""
+    options = [*own_data(own_module, wrong="numbers for names"), "--condition.label", "vanilla"]
+    do_train(*options, "--train.steps", 1, "--run.name", "n").well()
+    do_sample("--run", RUNS / "n", "--label", "20,2", "--n", 2).well()
+    assert load(RUNS / "n").told(3, label=["20", 20, 2])["label"].tolist() == [1, 1, 2]
 
 
 def embedded(name: str, step: int) -> Tensor:
@@ -376,6 +387,17 @@ def evaluation(folder: str = "o") -> dict:
     return json.loads(Path(folder, "evaluation.json").read_text())
 
 
+@pytest.fixture(scope="module", autouse=True)
+def quick_floor():
+    """The judge's floor from a tenth of the real digits: all of them take seconds."""
+    features = inspect(load_judge(), report.real_digits()[::10])[0]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(report, "real_features", lambda: features)
+        report.real_floor.cache_clear()
+        yield
+    report.real_floor.cache_clear()
+
+
 class Perfect:
     """A model that draws what is asked for out of real pictures, or, turned, what another sample asked for."""
 
@@ -462,9 +484,10 @@ def test_a_picture_is_found_by_itself_and_by_nothing_else():
     assert retrieved(pictures.roll(1, 0), pictures, squared)[0] == 0
     half = torch.cat([pictures[:20], pictures[20:].flip(0)])
     assert retrieved(half, pictures, squared)[0] == 0.5
-    ranks = torch.arange(40.0)[:, None, None, None].expand(40, 1, 6, 6)
-    off_by_two = retrieved(ranks + 2.1, ranks, squared)  # 2 or 3 is nearer, but for the last two
-    assert off_by_two[0] == pytest.approx(1 / 40) and off_by_two[1] == 1.0
+    assert retrieved(pictures[3:4].expand_as(pictures), pictures, squared)[0] == 1 / 40  # all are the fourth
+    shades = torch.arange(40.0)[:, None, None, None].expand(40, 1, 6, 6)
+    assert retrieved(shades + 2.1, shades, squared) == (1 / 40, 1.0)  # the next four are nearer; the last has no next
+    assert retrieved(shades + 2.6, shades, squared) == (1 / 40, 5 / 40)  # the next five
 
 
 @pytest.mark.parametrize("value", [0.3, float("nan")])
@@ -487,7 +510,7 @@ def test_figures_by_class(by_class, digits, here):
     written = evaluation()
     assert written["figures"]["judge_agreement"] <= 0.3
     samples = digits.sample(digits.told(40, label=[i % 10 for i in range(40)]), 3, guidance=GuidanceConfig(3.0))
-    judged = judge_samples(samples).to_dict()
+    judged = report.judge_samples(samples).to_dict()
     assert written["figures"]["judge_distance"] == judged["distance"]
     assert (written["task"], written["main"], written["images"]) == ("task3", "judge_agreement", 32)
     assert written["step"] == 8 and written["figures"]["evaluation_seconds"] > 0
@@ -530,6 +553,19 @@ def test_figures_by_caption(split, by_caption, here, monkeypatch):
     part = {"test": "held-out", "train": "training"}[split]
     assert written["protocol"]["reference"] == f"captions, {part} triples" and written["main"] == "followed_one"
     assert (written["protocol"]["n"], written["protocol"]["weights"]) == (12, "model")
+
+
+def test_figures_of_all_kinds_of_scenes():
+    """The samples are shared out among them; those of a perfect model are right."""
+    model = Perfect(load_data(DataConfig(name="captioned_digits", split="test")), {})
+    model.config = SimpleNamespace(data=DataConfig(name="captioned_digits"))
+    config = EvaluateConfig(n=32)
+    torch.manual_seed(0)
+    found = measure_captions(model, config, {})
+    assert config.n == 10 and len(model.asked) == 30
+    kinds = {f"followed_{kind}{suffix}" for kind in KINDS for suffix in ("", "_real")}
+    assert set(found["figures"]) == kinds and min(found["figures"].values()) >= 0.8
+    assert found["main"] == "followed_one" and len(found["details"]) == 3
 
 
 @pytest.fixture
