@@ -9,10 +9,12 @@ from typing import Literal
 
 from jsonargparse.typing import ClosedUnitInterval, PositiveFloat, PositiveInt
 
-Schedule = Literal["linear", "quadratic", "cosine", "sigmoid", "sigmoid_alpha_bar"]
-Prediction = Literal["eps", "x0", "v"]
+Schedule = Literal["linear", "quadratic", "cosine", "sigmoid", "sigmoid_alpha_bar", "flow"]
+Prediction = Literal["eps", "x0", "v", "velocity"]
 Spacing = Literal["trailing", "leading", "linspace", "quadratic"]
-Sampler = Literal["ddpm", "ddpm_large", "ddim", "dpm_solver_pp", "heun", "euler_ancestral"]
+Sampler = Literal[
+    "ddpm", "ddpm_large", "ddim", "dpm_solver_pp", "heun", "euler_ancestral", "flow_euler", "flow_heun", "consistency"
+]
 
 
 @dataclass
@@ -20,7 +22,7 @@ class NoiseConfig:
     """How fast the signal drowns in noise."""
 
     name: Schedule = "cosine"
-    """shape of the schedule"""
+    """shape of the schedule; flow is the straight path from data to noise"""
     T: PositiveInt = 1000
     """number of noise levels"""
     beta_start: float = 1e-4
@@ -29,6 +31,9 @@ class NoiseConfig:
     """last beta of linear, quadratic and sigmoid"""
     zero_terminal_snr: bool = False
     """rescale so that nothing of the signal is left at t = T"""
+    shift: PositiveFloat = 1.0
+    """for flow: above 1, the times that are drawn and visited move towards noise; the larger the image the more of
+    them it needs, as the root of its pixels over those for which 1 was good"""
 
 
 @dataclass
@@ -36,13 +41,19 @@ class DiffusionConfig:
     """What the network predicts and how its error is counted."""
 
     predict: Prediction = "v"
-    """what the network's output means"""
+    """what the network's output means; velocity is how fast xt moves, the target of flow matching"""
     loss: Literal["l2", "l1", "huber"] = "l2"
     """distance between output and target, averaged over each sample's elements"""
     weighting: Literal["uniform", "min_snr"] = "uniform"
     """weight of a sample's loss by its noise level"""
     snr_cap: PositiveFloat = 5.0
     """gamma of min-SNR weighting"""
+    times: Literal["levels", "uniform", "logit_normal"] = "levels"
+    """which times the loss is asked at: the T levels, all between 0 and T, or more often those in the middle"""
+    time_mean: float = 0.0
+    """of logit_normal, the logit of the middle: above 0 there is more noise"""
+    time_deviation: PositiveFloat = 1.0
+    """of logit_normal, how wide it is"""
 
 
 @dataclass

@@ -31,6 +31,16 @@ ELEMENT_LOSSES = {
     "huber": F.smooth_l1_loss,  # quadratic below an error of 1, linear above
 }
 
+# Each draws n times in (0, T].
+TIMES = {
+    "levels": lambda config, T, n, device: torch.randint(1, T + 1, (n,), device=device),
+    "uniform": lambda config, T, n, device: T * (1 - torch.rand(n, device=device)),  # not 0, where nothing is to learn
+    # Esser 2024, eq. (19); the normal's tails are cut where float32 would make 0 of them
+    "logit_normal": lambda config, T, n, device: (
+        T * torch.sigmoid((config.time_mean + config.time_deviation * torch.randn(n, device=device)).clamp(-15, 15))
+    ),
+}
+
 
 def expand(value: Tensor, like: Tensor) -> Tensor:
     """A number per sample, (B,) or (), shaped to multiply `like` (B, ...), and of its type and device."""
@@ -38,19 +48,23 @@ def expand(value: Tensor, like: Tensor) -> Tensor:
 
 
 class Diffusion:
-    """A schedule, what the network predicts (eps, x0 or v), and the loss."""
+    """A schedule, what the network predicts (eps, x0, v or velocity), and the loss."""
 
     def __init__(self, schedule: NoiseSchedule, config: DiffusionConfig):
         """Put them together.
 
         Raises:
             ValueError: eps is to be predicted although nothing of the signal is left at T. There xt = eps, so
-                that a perfect prediction says nothing about x0.
+                that a perfect prediction says nothing about x0. Or v, where it is not at right angles to xt.
         """
+        if config.predict == "v" and not torch.allclose(schedule.alpha**2 + schedule.sigma**2, schedule.alpha.new_ones(())):
+            raise ValueError(
+                "diffusion.predict is v, which is for alpha² + sigma² = 1: on the path flow, choose velocity"
+            )
         if config.predict == "eps" and schedule.alpha[-1] == 0:
             raise ValueError(
-                "diffusion.predict is eps, but the schedule has no signal at T: choose v or x0, or turn "
-                "schedule.zero_terminal_snr off"
+                "diffusion.predict is eps, but the schedule has no signal at T: choose v or x0 (on "
+                "the path flow, velocity or x0), or turn schedule.zero_terminal_snr off"
             )
         self.schedule = schedule
         self.config = config
@@ -72,7 +86,18 @@ class Diffusion:
             return eps
         if self.config.predict == "x0":
             return x0
+        if self.config.predict == "velocity":
+            alpha_rate, sigma_rate = self._rates(t, x0)
+            return alpha_rate * x0 + sigma_rate * eps
         return alpha * eps - sigma * x0  # v; Salimans and Ho 2022, section 4
+
+    def _rates(self, t: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
+        """How fast alpha and sigma change at times (B,) where all of [0, T] lasts 1; shaped to multiply `like`.
+
+        Along its way xt then moves with alpha_rate x0 + sigma_rate eps: eps - x0 where the path is straight. Lipman
+        2023, eq. (23); Albergo 2023, eq. (4).
+        """
+        return tuple(expand(rate * self.schedule.T, like) for rate in self.schedule.slope(t))
 
     def interpret(self, out: Tensor, xt: Tensor, t: Tensor) -> Denoised:
         """Read the output at (xt, t), 0 < t <= T, as clean image and noise: `target` solved for both."""
@@ -81,6 +106,10 @@ class Diffusion:
             return Denoised((xt - sigma * out) / alpha, out)
         if self.config.predict == "x0":
             return Denoised(out, (xt - alpha * out) / sigma)
+        if self.config.predict == "velocity":
+            alpha_rate, sigma_rate = self._rates(t, xt)
+            turn = alpha * sigma_rate - sigma * alpha_rate  # 1 where the path is straight, never 0
+            return Denoised((sigma_rate * xt - sigma * out) / turn, (alpha * out - alpha_rate * xt) / turn)
         return Denoised(alpha * xt - sigma * out, sigma * xt + alpha * out)
 
     def weight(self, t: Tensor) -> Tensor:
@@ -94,8 +123,14 @@ class Diffusion:
             return torch.ones_like(t, dtype=torch.float32)
         alpha, sigma = self.schedule.level(t)
         snr = alpha**2 / sigma**2
-        per_x0 = {"x0": 1.0, "eps": 1 / snr, "v": 1 / (snr + 1)}[self.config.predict]
+        alpha_rate, sigma_rate = self._rates(t, alpha)
+        velocity = (sigma / (alpha * sigma_rate - sigma * alpha_rate)) ** 2
+        per_x0 = {"x0": 1.0, "eps": 1 / snr, "v": 1 / (snr + 1), "velocity": velocity}[self.config.predict]
         return (snr.clamp(max=self.config.snr_cap) * per_x0).float()
+
+    def draw_times(self, n: int, device: torch.device) -> Tensor:
+        """n times in (0, T] at which to ask the network, as the config wants them spread; (n,) on the device."""
+        return self.schedule.shifted(TIMES[self.config.times](self.config, self.schedule.T, n, device))
 
     def loss(
         self,
@@ -113,12 +148,12 @@ class Diffusion:
             model: the network.
             x0: clean data (B, ...).
             cond: what the network is told besides.
-            t: times (B,) in (0, T]; drawn evenly from 1 … T where not given.
+            t: times (B,) in (0, T]; drawn by `draw_times` where not given.
             eps: noise of x0's shape; drawn where not given.
             mask: (B, ...) broadcastable to x0, the elements that count; all where not given.
         """
         if t is None:
-            t = torch.randint(1, self.schedule.T + 1, x0.shape[:1], device=x0.device)
+            t = self.draw_times(len(x0), x0.device)
         if eps is None:
             eps = torch.randn_like(x0)
         out = model(self.add_noise(x0, eps, t), t, cond)

@@ -2,8 +2,9 @@
 
 The noise schedule: how much signal and how much noise there is at time t,
 
-    xt = alpha(t) x0 + sigma(t) eps,        eps ~ N(0, 1),        alpha² + sigma² = 1.
+    xt = alpha(t) x0 + sigma(t) eps,        eps ~ N(0, 1),
 
+with alpha² + sigma² = 1 for the schedules of DDPM and its followers, and alpha + sigma = 1 for flow matching.
 Time is a float in [0, T]: t = 0 is clean, t = T is noise. The papers count noise levels 1 … T, code often
 counts 0 … T - 1; here level t of the papers is simply t, and t = 0 is the image itself.
 """
@@ -105,11 +106,16 @@ class NoiseSchedule(nn.Module):
         """Build the schedule that a config names.
 
         Raises:
-            ValueError: T is below 1 (below 2 with zero terminal SNR), or a beta lies outside (0, 1).
+            ValueError: T is below 1 (below 2 with zero terminal SNR), a beta lies outside (0, 1), or times are to be
+                shifted where the path is not straight.
         """
         least = 2 if config.zero_terminal_snr else 1
         if config.T < least:
             raise ValueError(f"schedule.T is {config.T}; it must be at least {least}")
+        if config.name == "flow":
+            return Flow(config.T, config.shift)
+        if config.shift != 1:
+            raise ValueError(f"schedule.shift is {config.shift:g}, but it is for the schedule flow: leave it out")
         betas = BETAS[config.name](config)
         if not ((betas > 0) & (betas < 1)).all():
             raise ValueError("schedule: every beta must lie between 0 and 1; check beta_start and beta_end")
@@ -147,6 +153,10 @@ class NoiseSchedule(nn.Module):
         alpha, sigma = self.level(t)
         return Level(-sigma * speed, alpha * speed)
 
+    def shifted(self, t: Tensor) -> Tensor:
+        """Times in [0, T], moved to where the schedule wants them drawn and visited: here, left as they are."""
+        return t
+
     def times(self, steps: int, spacing: Spacing = "trailing") -> Tensor:
         """The times that `steps` steps visit: (steps + 1,) float64 on the CPU, falling, the last 0.
 
@@ -160,7 +170,42 @@ class NoiseSchedule(nn.Module):
             raise ValueError(f"{steps} sampling steps, but the schedule has T = {self.T}: choose 1 to {self.T}")
         i = torch.arange(steps, dtype=torch.float64)
         times = SPACINGS[spacing](i, steps, self.T).flip(0)
-        return torch.cat([times, times.new_zeros(1)])
+        return torch.cat([self.shifted(times), times.new_zeros(1)])
+
+
+class Flow(NoiseSchedule):
+    """The straight path of rectified flow (Liu 2023) and flow matching (Lipman 2023, with no noise left at t = 0):
+
+        alpha = 1 - t / T,        sigma = t / T.
+
+    Its velocity, eps - x0, is the same all along. At T there is noise alone.
+    """
+
+    def __init__(self, T: int, shift: float = 1.0):
+        """Of T levels, as many as the network's times are to reach; `shift` is that of `shifted`."""
+        nn.Module.__init__(self)  # the tables of the others are none of this one's
+        sigma = torch.arange(T + 1, dtype=torch.float64) / T
+        self.register_buffer("alpha", 1 - sigma, persistent=False)
+        self.register_buffer("sigma", sigma, persistent=False)
+        self.shift = shift
+
+    def level(self, t: Tensor | float) -> Level:
+        """Signal and noise rate at times t in [0, T], any shape."""
+        sigma = torch.as_tensor(t, dtype=torch.float64, device=self.alpha.device) / self.T
+        return Level(1 - sigma, sigma)
+
+    def slope(self, t: Tensor | float) -> Level:
+        """d alpha / dt and d sigma / dt: the same at all times, of t's shape."""
+        speed = torch.full_like(self.level(t).sigma, 1 / self.T)
+        return Level(-speed, speed)
+
+    def shifted(self, t: Tensor) -> Tensor:
+        """Times at which sigma / alpha is `shift` times what it was. Esser 2024 (Stable Diffusion 3), eq. (23).
+
+        More pixels of the same picture drown in noise later: each says less. With n times the pixels, the root of n
+        keeps what can be told of a plain picture at each time.
+        """
+        return t * self.shift / (1 + (self.shift - 1) * t / self.T)
 
 
 def between(first: float, last: float, i: Tensor, steps: int) -> Tensor:

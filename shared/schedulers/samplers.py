@@ -202,6 +202,59 @@ def dpm_solver_pp(
         yield Step(n, s, x, x0)
 
 
+def velocity(schedule: NoiseSchedule, denoised: Denoised, t: Tensor) -> Tensor:
+    """How fast xt moves with t, by what the denoiser says of it: alpha' x0 + sigma' eps. Lipman 2023, eq. (23)."""
+    alpha_rate, sigma_rate = schedule.slope(t)
+    return alpha_rate.to(denoised.x0) * denoised.x0 + sigma_rate.to(denoised.x0) * denoised.eps
+
+
+@torch.no_grad()
+def flow_euler(
+    denoise: Denoiser, schedule: NoiseSchedule, x: Tensor, times: Tensor, *, noise: Noise = torch.randn_like
+) -> Iterator[Step]:
+    """Straight on with the velocity of the moment: Euler's method in t. `noise` is not used.
+
+    On the straight path of flow matching this is ddim; on another it is not, as alpha and sigma bend between t and s.
+    """
+    for n, (t, s) in enumerate(zip(times[:-1], times[1:], strict=True)):
+        here = denoise(x, t)
+        x = x + (s - t).to(x) * velocity(schedule, here, t)
+        yield Step(n, s, x, here.x0)
+
+
+@torch.no_grad()
+def flow_heun(
+    denoise: Denoiser, schedule: NoiseSchedule, x: Tensor, times: Tensor, *, noise: Noise = torch.randn_like
+) -> Iterator[Step]:
+    """Heun's method in t: second order, two calls a step but for the last. `noise` is not used.
+
+    The last step is Euler's: at t = 0 no noise is left to say anything of. Karras 2022, algorithm 1, in its own time.
+    """
+    for n, (t, s) in enumerate(zip(times[:-1], times[1:], strict=True)):
+        here = denoise(x, t)
+        first = velocity(schedule, here, t)
+        tried = x + (s - t).to(x) * first
+        if s > 0:
+            tried = x + (s - t).to(x) * (first + velocity(schedule, denoise(tried, s), s)) / 2
+        x = tried
+        yield Step(n, s, x, here.x0)
+
+
+@torch.no_grad()
+def consistency(
+    denoise: Denoiser, schedule: NoiseSchedule, x: Tensor, times: Tensor, *, noise: Noise = torch.randn_like
+) -> Iterator[Step]:
+    """To the clean data at once, and back to the next time with fresh noise. Song 2023, algorithm 1.
+
+    For a denoiser that was distilled to say where the whole way ends; one that was not says the mean of all ends.
+    """
+    for n, (t, s) in enumerate(zip(times[:-1], times[1:], strict=True)):
+        x0 = denoise(x, t).x0
+        alpha_s, sigma_s = schedule.level(s)
+        x = alpha_s.to(x) * x0 + sigma_s.to(x) * noise(x) if s > 0 else x0
+        yield Step(n, s, x, x0)
+
+
 SAMPLERS = {
     "ddpm": lambda config: (ddpm, {"variance": "small"}),
     "ddpm_large": lambda config: (ddpm, {"variance": "large"}),
@@ -209,6 +262,9 @@ SAMPLERS = {
     "euler_ancestral": lambda config: (euler_ancestral, {}),
     "heun": lambda config: (heun, {}),
     "dpm_solver_pp": lambda config: (dpm_solver_pp, {}),
+    "flow_euler": lambda config: (flow_euler, {}),
+    "flow_heun": lambda config: (flow_heun, {}),
+    "consistency": lambda config: (consistency, {}),
 }
 
 
