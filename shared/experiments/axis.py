@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from shared.errors import UserError
-from shared.experiments.history import is_number
 from shared.experiments.protocol import FINER, REQUIRED, text
+from shared.files import is_number
 
 # What a training cost, by its name on the command line: a field of `Evaluation`, and what an axis says.
 BUDGETS = {"seconds": "seconds", "images": "images", "steps_of_training": "step"}

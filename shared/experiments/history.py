@@ -8,7 +8,6 @@ another machine, or deleted.
 """
 
 import json
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -19,38 +18,10 @@ from filelock import FileLock, Timeout
 
 from shared.cli import read_yaml
 from shared.errors import UserError
+from shared.files import is_number, is_run, read_json
 
 LOCK = ".lock"  # held by the process that trains; the system lets go of it when that process ends, however it ends
 STATES = ("running", "finished", "failed", "interrupted", "killed", "damaged")
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """A JSON file of names and values.
-
-    Raises:
-        UserError: it is not there, or not such a file.
-    """
-    if path.exists() and not path.is_file():  # reading a pipe would wait for ever
-        raise UserError(f"{path} is no regular file: take it from a copy of the run")
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror}") from None
-    except (ValueError, RecursionError):
-        raise UserError(f"{path} is damaged: it is not valid JSON; take it from a copy of the run") from None
-    if not isinstance(content, dict):
-        raise UserError(f"{path} is damaged: it does not hold names and values; take it from a copy of the run")
-    return content
-
-
-def is_number(value: Any) -> bool:
-    """Whether a value from JSON is a number, and finite."""
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return False
-    try:
-        return math.isfinite(value)
-    except OverflowError:  # JSON has integers of any length
-        return False
 
 
 def read_metrics(path: Path) -> tuple[list[dict[str, float]], int]:
@@ -198,14 +169,6 @@ class Run:
 def in_stage(task: str, stage: str | None) -> bool:
     """Whether a run is of a stage: "task2" is "task2-autoencoder" too; None is any."""
     return stage is None or task == stage or task.startswith(f"{stage}-")
-
-
-def is_run(folder: Path) -> bool:
-    """Whether a folder is that of a run: every run writes its record.json first."""
-    try:
-        return folder.is_dir() and (folder / "record.json").is_file()
-    except OSError:  # somebody else's, and closed to others
-        return False
 
 
 def find_runs(root: Path) -> Iterator[Run]:

@@ -24,10 +24,10 @@ from filelock import FileLock, Timeout
 from jsonargparse.typing import NonNegativeFloat
 
 from shared.errors import UserError
-from shared.experiments.history import LOCK, STATES, Run, find_runs, is_locked, is_number, open_run
+from shared.experiments.history import LOCK, STATES, Run, find_runs, is_locked, open_run
 from shared.experiments.show import measure
 from shared.experiments.tables import clean, size, warn
-from shared.files import force
+from shared.files import force, is_number
 
 LEFTOVER = ".pruned-" + "[0-9a-f]" * 16
 FILES = (

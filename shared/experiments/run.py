@@ -32,9 +32,9 @@ from filelock import FileLock, Timeout
 
 from shared.errors import UserError
 from shared.experiments.config import RunConfig
-from shared.experiments.history import LOCK, Run, is_number, is_run, read_json, read_metrics
+from shared.experiments.history import LOCK, Run, read_metrics
 from shared.experiments.provenance import git, peak_memory_gib, provenance, write_source
-from shared.files import write_text, write_whole
+from shared.files import is_number, is_run, read_json, write_text, write_whole
 
 WAIT = 10.0  # seconds for which a lock is waited: the loaders of a killed training outlive it a little
 PEAKS = ("peak_memory_gib", "peak_gpu_memory_gib")

@@ -16,12 +16,13 @@ from shared.cli import Parser, command, flat, load_yaml
 from shared.errors import UserError
 from shared.experiments.diff import diff
 from shared.experiments.figures import FIGURES, shown
-from shared.experiments.history import STATES, Run, find_runs, in_stage, is_number
+from shared.experiments.history import STATES, Run, find_runs, in_stage
 from shared.experiments.protocol import FINER, REQUIRED, equal
 from shared.experiments.prune import prune
 from shared.experiments.reproduce import reproduce
 from shared.experiments.show import show
 from shared.experiments.tables import Format, amount, clean, date, duration, render, warn
+from shared.files import is_number
 
 HEADERS = ("stage", "name", "state", "started", "steps", "images", "wall-clock", "main figure", "value")
 

@@ -10,9 +10,10 @@ from typing import Any
 
 from shared.cli import flat
 from shared.experiments.figures import FIGURES, shown
-from shared.experiments.history import Evaluation, Run, is_number, open_run
+from shared.experiments.history import Evaluation, Run, open_run
 from shared.experiments.protocol import text
 from shared.experiments.tables import amount, date, duration, render, size, value, warn
+from shared.files import is_number
 
 MAIN_PACKAGES = ("torch", "torchvision", "numpy", "accelerate", "safetensors", "diffusers")
 NO_FIGURES = ("step", "time", "images", "seconds", "peak_memory_gib", "peak_gpu_memory_gib")  # shown by other names

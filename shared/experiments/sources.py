@@ -12,7 +12,8 @@ from typing import Any
 
 from shared.cli import flat
 from shared.errors import UserError
-from shared.experiments.history import Evaluation, Run, find_runs, is_run, open_run
+from shared.experiments.history import Evaluation, Run, find_runs, open_run
+from shared.files import is_run
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,9 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from shared.experiments.history import Run, is_run, latest_run
+from shared.experiments.history import Run, latest_run
 from shared.experiments.run import record_evaluation
+from shared.files import is_run
 from shared.sampling_options import EvaluateOptions
 from shared.training.config import TrainConfig
 

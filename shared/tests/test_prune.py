@@ -12,7 +12,8 @@ from filelock import FileLock
 
 from shared.experiments import history
 from shared.experiments import prune as prune_module
-from shared.experiments.history import Run, find_runs, is_run
+from shared.experiments.history import Run, find_runs
+from shared.files import is_run
 from shared.tests import faults
 from shared.tests.made_runs import call, change, make
 
