@@ -1,22 +1,20 @@
 """Everything that can be configured about stage 2; free of torch, so that `--help` answers at once."""
 
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
-from jsonargparse.typing import PositiveFloat
-
+from shared.blocks.autoencoder_config import AutoencoderConfig
 from shared.blocks.config import UNetConfig
 from shared.cli import Own, stored_config
 from shared.datasets.config import DataConfig
 from shared.errors import UserError
 from shared.experiments.config import RunConfig
+from shared.latents.config import AUTOENCODER, LatentsConfig, stored_shape
 from shared.schedulers.config import DiffusionConfig, NoiseConfig, SamplingConfig
 from shared.training.config import AveragesConfig, OptimizerConfig, TrainConfig
-from task2_latent.autoencoder_config import AutoencoderConfig
 from task2_latent.loss_config import DiscriminatorConfig, LossConfig
 
-AUTOENCODER = "stage 2's autoencoder"  # in messages
-LATENT = "stage 2's diffusion"
+LATENT = "stage 2's diffusion"  # in messages
 
 
 @dataclass
@@ -39,18 +37,6 @@ class AutoencoderTraining:
 
 
 @dataclass
-class LatentsConfig:
-    """Which autoencoder makes the latents, and how they are brought to unit deviation."""
-
-    autoencoder: str | None = None
-    """a run of task2-train-autoencoder, or its checkpoint (default: the one that comes with the package)"""
-    cache: str | None = None
-    """folder that task2-encode wrote; default: images are encoded whenever they are needed"""
-    scale: Literal["deviation", "channels"] | PositiveFloat = "deviation"
-    """divide by the latents' deviation, or shift and divide each channel by its own; a number multiplies as it is"""
-
-
-@dataclass
 class LatentTraining:
     """A training of a diffusion in the latent space. A YAML file holds what differs from these defaults."""
 
@@ -68,15 +54,6 @@ class LatentTraining:
     train: TrainConfig = field(default_factory=TrainConfig)
     sampling: SamplingConfig = field(default_factory=lambda: SamplingConfig(clamp=False))
     run: RunConfig = field(default_factory=RunConfig)
-
-
-def stored_shape(saved: Any, stage: str) -> tuple[int, int, int]:
-    """The shape (C, H, W) of the images that a checkpoint's config stores. Raises UserError if there is none."""
-    try:
-        channels, height, width = map(int, saved["shape"])
-    except (KeyError, TypeError, ValueError):
-        raise UserError(f"this is not a config of {stage}: it lacks the shape of the images") from None
-    return channels, height, width
 
 
 def autoencoder_config(saved: Any) -> tuple[AutoencoderTraining, tuple[int, int, int]]:

@@ -37,9 +37,9 @@ def run() -> int:
 
     from tqdm import tqdm
 
+    from shared.latents.cache import write_cache
+    from shared.latents.space import Gauge, batch_for, described, encoded, keep
     from shared.training.data import check_data
-    from task2_latent.cache import write_cache
-    from task2_latent.latents import Gauge, batch_for, described, encoded, keep
     from task2_latent.model import build_data, load_autoencoder
 
     loaded = load_autoencoder(config.autoencoder)
@@ -49,7 +49,7 @@ def run() -> int:
     loaded.check_images(data[0][0])
     total = -(-len(data) // batch_for(data[0][0]))
     batches = tqdm(encoded(autoencoder, data, config.workers), total=total, unit="batch", disable=None)
-    measured = write_cache(Path(config.out), batches, Gauge(autoencoder), described(config))
+    measured = write_cache(Path(config.out), batches, Gauge(autoencoder), described(config.data, config.own_data))
     keep(measured, loaded.run)
     print(f"{measured.n} latents: {config.out}")
     channels = ", ".join(f"{m:.3f} ± {d:.3f}" for m, d in zip(measured.mean, measured.deviation, strict=True))

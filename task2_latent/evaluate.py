@@ -96,18 +96,20 @@ def measure_reconstructions(config: EvaluateConfig, source: Path | None):
 
     from shared.datasets import load as load_data
     from shared.experiments.trained import origin, protocol_of
+    from shared.latents.space import encoded
     from shared.metrics import reconstruction as metrics
     from shared.metrics.perceptual import build_perceptual, mean_distance
     from task2_latent import pca
-    from task2_latent.latents import encoded
+    from task2_latent.config import autoencoder_config
     from task2_latent.model import load_autoencoder
     from task2_latent.views import side_by_side
 
     loaded = load_autoencoder(source, weights=config.weights)
-    if loaded.config.own_data:
+    training, _ = autoencoder_config(loaded.facts["config"])
+    if training.own_data:
         advice = "measure it in Python, by shared.metrics.reconstruction"
         raise UserError(f"{loaded.source} was trained on data of its own, of which no test part is known: {advice}")
-    network, data = loaded.network.to(device_of(config)), loaded.config.data
+    network, data = loaded.network.to(device_of(config)), training.data
     test = load_data(replace(data, split="test"))
     originals = torch.stack([test[i][0] for i in range(min(config.n, len(test)))])
     config.n = len(originals)
@@ -116,7 +118,7 @@ def measure_reconstructions(config: EvaluateConfig, source: Path | None):
         moments = moments.to(device)
         with torch.no_grad():
             parts.append(network.decode(network.bottleneck.mean(moments)).clamp(-1, 1).cpu())
-        if loaded.config.autoencoder.bottleneck == "vq":
+        if training.autoencoder.bottleneck == "vq":
             codes.append(network.bottleneck.indices(moments).flatten().cpu())
     made = torch.cat(parts)
     figures = {
@@ -126,7 +128,7 @@ def measure_reconstructions(config: EvaluateConfig, source: Path | None):
         "sharpness": metrics.sharpness(made, originals),
     }
     if codes:
-        share = torch.cat(codes).bincount(minlength=loaded.config.autoencoder.vq.codes).double() / len(torch.cat(codes))
+        share = torch.cat(codes).bincount(minlength=training.autoencoder.vq.codes).double() / len(torch.cat(codes))
         figures |= {"codebook_usage": (share > 0).double().mean().item()}
         figures |= {"codebook_perplexity": torch.special.entr(share).sum().exp().item()}
     if data.name in ("digits", "mnist"):
@@ -138,9 +140,9 @@ def measure_reconstructions(config: EvaluateConfig, source: Path | None):
         figures["pca_psnr"] = metrics.psnr(baseline.reconstruct(originals), originals)
     protocol = {"reference": "the originals, held out", **dict.fromkeys(("extractor", "sampler", "steps"), "none")}
     facts = {
-        **origin("task2", loaded.source, loaded.config.train),
+        **origin("task2", loaded.source, training.train),
         "main": "psnr",
-        "protocol": protocol_of(loaded.config, config, protocol),
+        "protocol": protocol_of(training, config, protocol),
         "figures": figures,
     }
     return facts, loaded.source, side_by_side(originals[:PICTURES], made[:PICTURES], upscale=2)
@@ -154,8 +156,9 @@ def run() -> int:
 
     from shared import pictures
     from shared.experiments.trained import source_of, write_down
+    from shared.latents.stored import autoencoder_of
     from shared.training.weights import newest
-    from task2_latent.model import COMMITTED_AUTOENCODER, autoencoder_of
+    from task2_latent.model import COMMITTED_AUTOENCODER
 
     source = source_of(config.run, "task2")
     if is_autoencoder(source):

@@ -20,8 +20,8 @@ def run() -> int:
 
     from shared.errors import UserError
     from shared.files import write_whole
+    from shared.latents.stored import COPY, autoencoder_of
     from shared.training.weights import newest, write_small
-    from task2_latent.model import COPY, autoencoder_of
 
     path = newest(asked.run)
     if (autoencoder := autoencoder_of(path)) is None:

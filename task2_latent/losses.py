@@ -11,7 +11,7 @@ import torch._functorch.config as compiler
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from task2_latent.autoencoder import Autoencoder
+from shared.blocks.autoencoder import Autoencoder
 from task2_latent.discriminator import Discriminator
 from task2_latent.loss_config import DiscriminatorConfig, LossConfig
 

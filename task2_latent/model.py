@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -13,40 +12,24 @@ from shared.blocks.unet import UNet
 from shared.cli import build_own
 from shared.datasets import load as load_data
 from shared.errors import UserError
-from shared.experiments.history import is_run
 from shared.generation import batch_seeds, generate_steps, sampling_with
+from shared.latents import stored
+from shared.latents.space import Space, batch_for
+from shared.latents.stored import LoadedAutoencoder, space_of
 from shared.precision import computing_in, resolve
 from shared.schedulers.diffusion import Diffusion
 from shared.schedulers.samplers import Step, sampler_steps
 from shared.training.checkpoint import load_into, read_facts
 from shared.training.weights import newest, read_weights
-from task2_latent.autoencoder import Autoencoder, build
-from task2_latent.autoencoder_config import AutoencoderConfig
-from task2_latent.config import AutoencoderTraining, LatentTraining, autoencoder_config, latent_config
-from task2_latent.latents import Space, batch_for, rebuilt
+from task2_latent.config import AutoencoderTraining, LatentTraining, latent_config
 
 RESULTS = Path(__file__).parent / "results"
 COMMITTED, COMMITTED_AUTOENCODER = RESULTS / "diffusion.safetensors", RESULTS / "autoencoder.safetensors"
-COPY = "autoencoder.safetensors"  # in a diffusion's run folder: the run depends on no other
 
 
 def build_data(config: AutoencoderTraining | LatentTraining) -> Dataset:
     """The images that a config names."""
     return build_own(config.own_data, Dataset) if config.own_data else load_data(config.data)
-
-
-def build_autoencoder(config: AutoencoderConfig, shape: tuple[int, int, int]) -> Autoencoder:
-    """The autoencoder that a config names, for images of a shape (C, H, W).
-
-    Raises:
-        UserError: the images cannot be halved as often, or its parts do not fit together.
-    """
-    try:
-        autoencoder = build(config, shape[0])
-        autoencoder.check_size(*shape[1:])
-    except ValueError as error:
-        raise UserError(str(error)) from None
-    return autoencoder
 
 
 def build_network(config: LatentTraining, shape: tuple[int, int, int]) -> nn.Module:
@@ -77,47 +60,9 @@ def build_diffusion(config: LatentTraining) -> Diffusion:
     return diffusion
 
 
-@dataclass
-class LoadedAutoencoder:
-    """A trained autoencoder, and where it comes from."""
-
-    network: Autoencoder
-    config: AutoencoderTraining
-    shape: tuple[int, int, int]  # of the images
-    facts: dict[str, Any]  # of its checkpoint
-    source: Path
-
-    def check_images(self, image: Tensor) -> None:
-        """Raise UserError unless an image (C, H, W) is of the shape that it was trained on."""
-        if tuple(image.shape) != self.shape:
-            there, here = ("×".join(map(str, s)) for s in (self.shape, image.shape))
-            raise UserError(f"{self.source} is an autoencoder of images {there}, not {here}: train one for these")
-
-    @property
-    def run(self) -> Path | None:
-        """The folder of its run; None where it is a file that somebody was given."""
-        return folder if is_run(folder := self.source.parent.parent) else None
-
-
 def load_autoencoder(source: str | Path | None = None, *, weights: str = "ema") -> LoadedAutoencoder:
-    """Load a trained autoencoder.
-
-    Args:
-        source: a run's folder, a checkpoint file, or nothing for the one that comes with this package.
-        weights: "ema", "swa", or "model" for the raw ones.
-
-    Raises:
-        UserError: there is no such file, or it is not the checkpoint of an autoencoder.
-    """
-    path = Path(source or COMMITTED_AUTOENCODER)
-    if not path.exists():
-        raise UserError(f"there is no autoencoder {path}: train one by task2-train-autoencoder")
-    state, path = read_weights(path, weights)
-    facts = read_facts(path)
-    config, shape = autoencoder_config(facts.get("config", {}))
-    network = build_autoencoder(config.autoencoder, shape)
-    load_into(network, state, path)
-    return LoadedAutoencoder(network.eval(), config, shape, facts, path)
+    """As `stored.load_autoencoder`; from nothing, the autoencoder that comes with this package."""
+    return stored.load_autoencoder(source or COMMITTED_AUTOENCODER, weights=weights)
 
 
 @dataclass
@@ -165,12 +110,6 @@ class Model:
         return torch.cat(parts)
 
 
-def autoencoder_of(checkpoint: Path) -> Path | None:
-    """The copy of its autoencoder that lies with a diffusion: in its run's folder, or beside an exported file."""
-    places = [checkpoint.parent / COPY, checkpoint.parent.parent / COPY]
-    return next((place for place in places if place.is_file()), None)
-
-
 def load(
     source: str | Path | None = None,
     *,
@@ -199,10 +138,7 @@ def load(
             f"{path} names a network of its own, {config.own_network.get('class_path')}: loading it runs that code; "
             "if you know it, add --trust true"
         )
-    place = autoencoder or autoencoder_of(path)
-    if place is None:
-        raise UserError(f"{path} is a diffusion of latents, and no {COPY} lies with it: give one by --autoencoder")
-    space = rebuilt(load_autoencoder(place).network, facts, path)
+    space = space_of(path, facts, autoencoder)
     network = build_network(config, space.autoencoder.latent_shape(shape))
     load_into(network, state, path)
     return Model(network.eval().to(device), build_diffusion(config), space.to(device), config, shape, path)

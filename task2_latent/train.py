@@ -17,7 +17,7 @@ if TYPE_CHECKING:  # imported where they are used: torch takes seconds, and --he
     from torch.utils.data import Dataset
 
     from shared.experiments.run import RunRecord
-    from task2_latent.model import LoadedAutoencoder, Model
+    from task2_latent.model import Model
 
 PROGRAM = "task2-train"
 PICTURES = 64  # samples in a grid
@@ -62,46 +62,18 @@ OPTIONS = TrainingOptions(
 )
 
 
-def build_latents(config: LatentTraining, autoencoder: "LoadedAutoencoder", facts: dict[str, Any] | None):
-    """The data to train on, images or cached moments, and the space that they lie in.
-
-    Args:
-        config: the training's.
-        autoencoder: that makes the latents.
-        facts: the space of a run that is gone on with; measured for a new one.
-
-    Raises:
-        UserError: the autoencoder is for other images, or the cache is of another autoencoder or other data.
-    """
-    from shared.errors import UserError
-    from task2_latent.cache import read_cache
-    from task2_latent.latents import build_space, described, fingerprint, measured, rebuilt
-    from task2_latent.model import build_data
-
-    about, statistics = described(config), None
-    if config.latents.cache:
-        data, statistics = read_cache(Path(config.latents.cache), fingerprint(autoencoder.network), about)
-    else:
-        data = build_data(config)
-        autoencoder.check_images(data[0][0])
-    if facts:
-        if facts.get("autoencoder") != fingerprint(autoencoder.network):
-            raise UserError(f"{autoencoder.source} is not the one of this run: take it from a copy of the run")
-        return data, rebuilt(autoencoder.network, facts, autoencoder.source)
-    statistics = statistics or measured(autoencoder.network, autoencoder.run, data, about, config.train.workers)
-    return data, build_space(autoencoder.network, statistics, config.latents)
-
-
 def prepare(config: LatentTraining, resume: Path | None, init_from: Path | None):
     """Build everything that can be wrong before a run is recorded: data, space, network, checkpoint, record."""
     import torch
 
     from shared.experiments.run import RunRecord, plain
+    from shared.latents.data import build_latents
+    from shared.latents.stored import COPY
     from shared.precision import resolve
-    from shared.training.checkpoint import Checkpoints, load_into, prefixed, training_facts, write_checkpoint
+    from shared.training.checkpoint import Checkpoints, load_into, training_facts
     from shared.training.loop import check, check_same, device_for
     from shared.training.weights import read_weights
-    from task2_latent.model import COPY, Model, build_diffusion, build_network, load_autoencoder
+    from task2_latent.model import Model, build_diffusion, build_network, load_autoencoder
 
     record = RunRecord.reopen(resume) if resume else None  # first: nobody else trains in it from here on
     checkpoint = Checkpoints(resume / "checkpoints").latest() if resume else None
@@ -109,7 +81,9 @@ def prepare(config: LatentTraining, resume: Path | None, init_from: Path | None)
     saved = facts["config"]
     autoencoder = load_autoencoder(resume / COPY if resume else config.latents.autoencoder)
     autoencoder.network.to(device_for(config.train))  # it encodes: measuring on a CPU what a GPU trains on takes long
-    data, space = build_latents(config, autoencoder, saved.get("space"))
+    data, space = build_latents(
+        config.latents, config.data, config.own_data, autoencoder, saved.get("space"), config.train.workers
+    )
     check(data, config.train)
     config.train.precision = resolve(config.train.precision, device_for(config.train))  # recorded as what it is here
     torch.manual_seed(config.train.seed)  # the network's first weights; measuring took random numbers, or not
@@ -121,10 +95,8 @@ def prepare(config: LatentTraining, resume: Path | None, init_from: Path | None)
             load_into(network, *read_weights(init_from))
         record = RunRecord.create("task2", config.run, asdict(config))
         record.config = resolved
-        tensors = prefixed("ema", autoencoder.network.state_dict())
-        about = {name: autoencoder.facts[name] for name in ("step", "config")}
         try:
-            write_checkpoint(record.folder / COPY, tensors, about)  # so that this run depends on no other
+            autoencoder.copy_to(record.folder)
         except BaseException as error:
             record.close("failed", str(error) or repr(error))
             raise

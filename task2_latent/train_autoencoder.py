@@ -19,8 +19,8 @@ if TYPE_CHECKING:  # imported where they are used: torch takes seconds, and --he
     from torch import nn
     from torch.utils.data import Dataset
 
+    from shared.blocks.autoencoder import Autoencoder
     from shared.experiments.run import RunRecord
-    from task2_latent.autoencoder import Autoencoder
 
 PROGRAM, FOLDER = "task2-train-autoencoder", "task2-autoencoder"
 PICTURES = 32  # images in the side-by-side of originals and reconstructions
@@ -98,11 +98,12 @@ def prepare(config: AutoencoderTraining, resume: Path | None, init_from: Path | 
     import torch
 
     from shared.experiments.run import RunRecord, plain
+    from shared.latents.stored import build_autoencoder
     from shared.precision import resolve
     from shared.training.checkpoint import Checkpoints, load_into, training_facts
     from shared.training.loop import check, check_same, device_for
     from shared.training.weights import read_weights
-    from task2_latent.model import build_autoencoder, build_data
+    from task2_latent.model import build_data
 
     data = build_data(config)
     check(data, config.train)

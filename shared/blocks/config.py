@@ -8,6 +8,7 @@ from typing import Literal
 
 from jsonargparse.typing import ClosedUnitInterval, PositiveInt, restricted_number_type
 
+Decay = restricted_number_type("Decay", float, [(">=", 0), ("<", 1)])
 Blocks = restricted_number_type("Blocks", int, [(">", 0), ("<=", 100)])  # a stranger's config may ask for any number
 
 AttentionKind = Literal["none", "linear", "full"]

@@ -14,8 +14,9 @@ from jsonargparse.typing import (
     restricted_number_type,
 )
 
+from shared.blocks.config import Decay
+
 Rate = restricted_number_type("Rate", float, [(">", 0), ("<", 1e38)])  # float32 holds no more
-Decay = restricted_number_type("Decay", float, [(">=", 0), ("<", 1)])
 Seed = restricted_number_type("Seed", int, [(">=", 0), ("<", 2**32)])
 
 

@@ -13,10 +13,11 @@ from PIL import Image
 from shared.datasets import DataConfig
 from shared.datasets import load as load_data
 from shared.experiments.history import Run
+from shared.latents.space import Gauge, encoded, read_statistics
+from shared.latents.stored import COPY
 from shared.metrics.report import judge_samples
 from shared.training.checkpoint import Checkpoints, read_facts
-from task2_latent.latents import Gauge, encoded, read_statistics
-from task2_latent.model import COPY, load, load_autoencoder
+from task2_latent.model import load, load_autoencoder
 from task2_latent.tests.commands import (
     AUTOENCODER,
     DIFFUSION,
@@ -131,7 +132,7 @@ def test_cached_latents_are_those_made_on_the_fly(autoencoder, trained, here):
 
 
 def test_a_cache_in_shards_is_read_by_spawned_workers_as_by_none(autoencoder, here, monkeypatch):
-    from task2_latent import cache
+    from shared.latents import cache
 
     monkeypatch.setattr(cache, "SHARD", 256 * 1000)  # several files
     do_encode("--autoencoder", autoencoder, "--out", "cache").well()

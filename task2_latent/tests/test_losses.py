@@ -9,14 +9,14 @@ import torch.distributed as dist
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
+from shared.blocks.autoencoder import Autoencoder
+from shared.blocks.autoencoder_config import AutoencoderConfig, VQConfig
+from shared.blocks.bottlenecks import Bottled
 from shared.tests.tiny import Run, data
 from shared.training.config import AveragesConfig, OptimizerConfig, TrainConfig
 from shared.training.loop import train
 from shared.training.part import Part
 from task2_latent import losses
-from task2_latent.autoencoder import Autoencoder
-from task2_latent.autoencoder_config import AutoencoderConfig, VQConfig
-from task2_latent.bottlenecks import Bottled
 from task2_latent.discriminator import Discriminator
 from task2_latent.loss_config import DiscriminatorConfig, LossConfig
 from task2_latent.losses import AutoencoderLoss, adaptive_weight, build_discriminator, focal_frequency, kl_weight

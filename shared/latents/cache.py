@@ -1,4 +1,7 @@
-"""Latents on the disk: shards of moments that are mapped into memory, and a latents.json that says whose they are."""
+"""Introduced in task 2; used by task 2.
+
+Latents on the disk: shards of moments that are mapped into memory, and a latents.json that says whose they are.
+"""
 
 import json
 from bisect import bisect_right
@@ -16,7 +19,7 @@ from torch.utils.data import Dataset
 from shared.datasets.images import Tensors
 from shared.errors import UserError
 from shared.files import write_text, write_whole
-from task2_latent.latents import IN_MEMORY, STATISTICS, Gauge, Statistics, fingerprint, read_statistics
+from shared.latents.space import IN_MEMORY, STATISTICS, Gauge, Statistics, fingerprint, read_statistics
 
 SHARD = 64 * 2**20  # bytes of moments in a file
 

@@ -1,12 +1,14 @@
-"""What can be configured about an autoencoder; free of torch, so that `--help` answers at once."""
+"""Introduced in task 2; used by task 2.
+
+What can be configured about an autoencoder; free of torch, so that `--help` answers at once.
+"""
 
 from dataclasses import dataclass, field
 from typing import Literal
 
 from jsonargparse.typing import ClosedUnitInterval, NonNegativeFloat, PositiveInt
 
-from shared.blocks.config import AttentionKind, Blocks, DownKind
-from shared.training.config import Decay
+from shared.blocks.config import AttentionKind, Blocks, Decay, DownKind
 
 
 @dataclass

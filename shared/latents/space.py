@@ -1,4 +1,6 @@
-"""The latent space: images to latents of unit deviation, and back. Measured once, cached, or made as they are needed.
+"""Introduced in task 2; used by task 2.
+
+The latent space: images to latents of unit deviation, and back. Measured once, cached, or made as they are needed.
 
 What an autoencoder's encoder gives are *moments*: a distribution of latents for each image, or, with a codebook, the
 latents themselves. The moments are what is cached; a latent is drawn from them anew each time.
@@ -16,12 +18,13 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, Subset
 
+from shared.blocks.autoencoder import Autoencoder
+from shared.cli import Own
+from shared.datasets.config import DataConfig
 from shared.errors import UserError
-from shared.experiments.history import is_number, read_json
-from shared.files import write_text
+from shared.files import is_number, read_json, write_text
+from shared.latents.config import LatentsConfig
 from shared.training.checkpoint import digest
-from task2_latent.autoencoder import Autoencoder
-from task2_latent.config import LatentsConfig
 
 BATCH = 256  # images encoded at a time
 IN_MEMORY = 256 * 2**20  # bytes of moments up to which a cache is read once, and then costs nothing a step
@@ -125,12 +128,12 @@ def encoded(autoencoder: Autoencoder, data: Dataset, workers: int = 0) -> Iterat
             yield autoencoder.encode(x.to(device)).cpu(), cond
 
 
-def described(config: Any) -> str:
+def described(data: DataConfig, own_data: Own | None) -> str:
     """A data set in words, as far as its config tells: statistics and caches hold for one data set."""
-    if config.own_data:
-        return json.dumps({"own": config.own_data}, sort_keys=True)
-    fields = {name: value for name, value in asdict(config.data).items() if name != "download"}
-    if config.data.name != "folder":  # a folder is what lies there; the other sets are the same everywhere
+    if own_data:
+        return json.dumps({"own": own_data}, sort_keys=True)
+    fields = {name: value for name, value in asdict(data).items() if name != "download"}
+    if data.name != "folder":  # a folder is what lies there; the other sets are the same everywhere
         del fields["root"]
     elif fields["root"]:
         fields["root"] = str(Path(fields["root"]).expanduser().resolve())

@@ -12,10 +12,10 @@ from torch import nn
 from torch.distributions import Normal, kl_divergence
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from shared.blocks import bottlenecks
+from shared.blocks.autoencoder_config import VQConfig
+from shared.blocks.bottlenecks import KL, VQ, straight_through
 from shared.training.averages import EMA
-from task2_latent import bottlenecks
-from task2_latent.autoencoder_config import VQConfig
-from task2_latent.bottlenecks import KL, VQ, straight_through
 
 
 def normal(*shape, seed=1, dtype=torch.float64):

@@ -1,4 +1,6 @@
-"""The autoencoder: an encoder to few numbers, a bottleneck, and a decoder back to the image.
+"""Introduced in task 2; used by task 2.
+
+The autoencoder: an encoder to few numbers, a bottleneck, and a decoder back to the image.
 
 LDM (Rombach 2022), section 3.1; its networks are those of VQGAN (Esser 2021), which are half a U-Net each, without
 skips: what does not pass the bottleneck is lost.
@@ -7,11 +9,11 @@ skips: what does not pass the bottleneck is lost.
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from shared.blocks.autoencoder_config import AutoencoderConfig
+from shared.blocks.bottlenecks import KL, VQ, Bottled
 from shared.blocks.resample import DOWN, UP, depth_to_space, space_to_depth
 from shared.blocks.resnet import Context, ResidualBlock, group_norm
 from shared.blocks.stage import stage
-from task2_latent.autoencoder_config import AutoencoderConfig
-from task2_latent.bottlenecks import KL, VQ, Bottled
 
 BOTTLENECKS = {
     "kl": lambda config: KL(config.latent_channels),

@@ -1,4 +1,6 @@
-"""What stands between encoder and decoder, so that the latents are few, bounded, and fit to be diffused.
+"""Introduced in task 2; used by task 2.
+
+What stands between encoder and decoder, so that the latents are few, bounded, and fit to be diffused.
 
 Both say the same four things: `forward(moments)` for training, `draw(moments)` for a latent to diffuse, `mean(moments)`
 for the one latent that stands for an image, and `finish(z)` for what is done to a latent before it is decoded.
@@ -12,7 +14,7 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from task2_latent.autoencoder_config import VQConfig
+from shared.blocks.autoencoder_config import VQConfig
 
 SMOOTHING = 1e-5  # what each code's count is given for free, so that no sum is divided by zero
 DISTANCES = 2**24  # distances held at a time: 64 MB

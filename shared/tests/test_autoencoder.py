@@ -10,8 +10,8 @@ import torch
 from safetensors.torch import load, save
 from torch import nn
 
-from task2_latent.autoencoder import Decoder, Encoder, build
-from task2_latent.autoencoder_config import AutoencoderConfig, VQConfig
+from shared.blocks.autoencoder import Decoder, Encoder, build
+from shared.blocks.autoencoder_config import AutoencoderConfig, VQConfig
 
 BASE = AutoencoderConfig(
     width=4, multipliers=(1, 2), attention=("none", "linear"), heads=2, patch=1, latent_channels=3, vq=VQConfig(codes=8)
@@ -341,5 +341,5 @@ def test_encoder_and_decoder_are_of_a_size():
 
 def test_the_config_is_free_of_torch():
     """`--help` must not wait for it."""
-    code = "import task2_latent.autoencoder_config, sys; sys.exit('torch' in sys.modules)"
+    code = "import shared.blocks.autoencoder_config, sys; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
