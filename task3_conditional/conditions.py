@@ -1,8 +1,8 @@
-"""What a network can be told, and the ways in which it enters.
+"""The ways in which what a network is told enters it.
 
-*What* is said, a class, attributes, a caption, becomes a few tokens: `LabelTokens`, `AttributeTokens`, `TextTokens`.
-Each knows its own null, the value that says nothing. *How* it enters the network is a `Condition`: a small class that
-puts what it is told into the `Context` which every block is given, or beside the image. One config word chooses it.
+*What* is said, a class, attributes, a caption, becomes a few tokens and has a null, see `shared/conditions/said.py`.
+*How* it enters the U-Net is a `Condition`: a small class that puts what it is told into the `Context` which every block
+is given, or beside the image. One config word chooses it.
 """
 
 from typing import Any
@@ -11,109 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from shared.blocks.resnet import Context
+from shared.conditions.said import AttributeTokens, Cond, LabelTokens, text_tokens
 from task3_conditional.config import ConditionConfig
-from task3_conditional.text_learned import LearnedText
-
-Cond = dict[str, Tensor]
-
-
-# --- what is said ---------------------------------------------------------------------------------------------
-
-
-class LabelTokens(nn.Module):
-    """One class of several. The null is one more class, which no sample has."""
-
-    keys = ("label",)
-
-    def __init__(self, classes: int, dim: int, tokens: int):
-        """Each of `classes` becomes `tokens` tokens of `dim` features."""
-        super().__init__()
-        self.classes, self.tokens = classes, tokens
-        self.embed = nn.Embedding(classes + 1, tokens * dim)
-
-    def null(self, cond: Cond) -> Cond:
-        """As many labels that say nothing."""
-        return {"label": torch.full_like(cond["label"], self.classes)}
-
-    def forward(self, cond: Cond) -> tuple[Tensor, Tensor]:
-        """cond["label"] (B,) to tokens (B, N, D), and which of them count (B, N)."""
-        tokens = self.embed(cond["label"]).unflatten(1, (self.tokens, -1))  # (B, N, D)
-        return tokens, tokens.new_ones(tokens.shape[:2], dtype=torch.bool)
-
-
-class AttributeTokens(nn.Module):
-    """Several questions, each answered by no (0), yes (1) or nothing (2): any of them may be left open.
-
-    The null leaves all of them open. An open one gives no token, so that a few answers count as much as many.
-    """
-
-    keys = ("attributes",)
-    OPEN = 2
-
-    def __init__(self, attributes: int, dim: int):
-        """Each of `attributes` becomes a token of `dim` features."""
-        super().__init__()
-        self.embed = nn.Embedding(3 * attributes, dim)  # a third of it, the open ones', is never looked at
-        self.register_buffer("first", 3 * torch.arange(attributes), persistent=False)
-
-    def null(self, cond: Cond) -> Cond:
-        """As many attributes that say nothing."""
-        return {"attributes": torch.full_like(cond["attributes"], self.OPEN)}
-
-    def forward(self, cond: Cond) -> tuple[Tensor, Tensor]:
-        """cond["attributes"] (B, A) in {0, 1, 2} to tokens (B, A, D), and which of them count (B, A)."""
-        answers = cond["attributes"]
-        return self.embed(self.first + answers), answers != self.OPEN  # (B, A, D), (B, A)
-
-    def partly(self, answers: Tensor, share: float) -> Tensor:
-        """Answers (B, A) of which, in a share of the samples, a random part is left open: from none to all of them."""
-        chosen = torch.rand(len(answers), 1, device=answers.device) < share  # (B, 1)
-        part = torch.rand(len(answers), 1, device=answers.device)  # (B, 1)
-        return torch.where(chosen & (torch.rand(answers.shape, device=answers.device) < part), self.OPEN, answers)
-
-
-class TextTokens(nn.Module):
-    """A caption: features of a frozen encoder, or ids that are embedded here. The null is no token at all."""
-
-    keys = ("text", "text_mask")
-
-    def __init__(self, read: nn.Module):
-        """`read` makes tokens (B, N, D) of cond["text"] and cond["text_mask"]."""
-        super().__init__()
-        self.read = read
-
-    def null(self, cond: Cond) -> Cond:
-        """As many captions that say nothing."""
-        return {name: torch.zeros_like(cond[name]) for name in self.keys}
-
-    def forward(self, cond: Cond) -> tuple[Tensor, Tensor]:
-        """cond["text"] (B, N, …) and cond["text_mask"] (B, N) to tokens (B, N, D) and that mask."""
-        return self.read(cond["text"], cond["text_mask"]), cond["text_mask"]
-
-
-class FrozenFeatures(nn.Module):
-    """Features of a frozen encoder, brought to the network's size."""
-
-    def __init__(self, width: int, dim: int, tokens: int):
-        """A feature of `width` numbers becomes `tokens` tokens: more than one where it stands for a whole caption."""
-        super().__init__()
-        self.tokens, self.norm, self.project = tokens, nn.LayerNorm(width), nn.Linear(width, tokens * dim)
-
-    def forward(self, features: Tensor, mask: Tensor) -> Tensor:
-        """(B, N, width) to (B, N · tokens, D)."""
-        return self.project(self.norm(features)).unflatten(2, (self.tokens, -1)).flatten(1, 2)
-
-
-class PooledTokens(TextTokens):
-    """A caption of which the encoder gives one vector: it becomes several tokens, all there or none."""
-
-    def forward(self, cond: Cond) -> tuple[Tensor, Tensor]:
-        """cond["text"] (B, 1, width) to tokens (B, N, D), and which of them count (B, N)."""
-        tokens = self.read(cond["text"], cond["text_mask"])  # (B, N, D)
-        return tokens, cond["text_mask"].expand(-1, tokens.shape[1])
-
-
-# --- how it enters --------------------------------------------------------------------------------------------
 
 
 class Condition(nn.Module):
@@ -223,8 +122,6 @@ class Concatenation(nn.Module):
         return torch.cat([x, given, there.expand(-1, 1, *x.shape[2:])], dim=1), c
 
 
-# --- built from the config ------------------------------------------------------------------------------------
-
 WAYS = {
     "vanilla": lambda said, dim, context: Vanilla(said, dim, context),
     "adaptive": lambda said, dim, context: Adaptive(said, dim),
@@ -234,22 +131,13 @@ WAYS = {
 }
 
 
-def text_tokens(config: ConditionConfig, text: dict[str, Any], layers: int) -> TextTokens:
-    """What reads the captions that a `Reader` of these facts gives."""
-    if text["width"] is None:
-        return TextTokens(LearnedText(text["tokens"], config.dim, layers, text["length"]))
-    if text["pooled"]:
-        return PooledTokens(FrozenFeatures(text["width"], config.dim, config.tokens))
-    return TextTokens(FrozenFeatures(text["width"], config.dim, 1))
-
-
 def build_conditions(config: ConditionConfig, known: dict[str, Any], context: int, layers: int = 2) -> nn.ModuleList:
     """The conditions that a config asks for.
 
     Args:
         config: what is told in which way.
-        known: what can be said: "classes" and "attributes" (lists of names), "text" (facts of the reader), "image"
-            (channels).
+        known: what can be said, from `known_of`: "classes" and "attributes" (lists of names), "text" (facts of the
+            reader), "image" (channels).
         context: length of the time's embedding.
         layers: of a text encoder that is trained along.
     """
@@ -261,33 +149,7 @@ def build_conditions(config: ConditionConfig, known: dict[str, Any], context: in
         said = AttributeTokens(len(known["attributes"]), dim)
         conditions.append(WAYS[config.attributes](said, dim, context))
     if config.text != "none":
-        conditions.append(WAYS[config.text](text_tokens(config, known["text"], layers), dim, context))
+        conditions.append(WAYS[config.text](text_tokens(known["text"], dim, config.tokens, layers), dim, context))
     if config.image != "none":
         conditions.append(Concatenation())
     return conditions
-
-
-def dropped(
-    conditions: nn.ModuleList, cond: Cond, share: float, together: bool = True, open_share: float = 0.0
-) -> Cond:
-    """The condition with a share of the samples told nothing, chosen one by one (Ho and Salimans 2022, algorithm 1).
-
-    Args:
-        conditions: what reads it; each knows its null.
-        cond: of a batch of B samples.
-        share: of the samples, 0 to 1.
-        together: drop all conditions of a sample, or each for itself.
-        open_share: share of the samples of which some attributes are left open besides.
-    """
-    kept = dict(cond)
-    for condition in conditions:
-        if open_share and isinstance(getattr(condition, "said", None), AttributeTokens):
-            kept["attributes"] = condition.said.partly(cond["attributes"], open_share)
-    chosen = None
-    for condition in conditions:
-        first = cond[condition.keys[0]]
-        if chosen is None or not together:
-            chosen = torch.rand(len(first), device=first.device) < share  # (B,)
-        for name, null in condition.null(cond).items():
-            kept[name] = torch.where(chosen.view(-1, *[1] * (null.ndim - 1)), null, kept[name])
-    return kept

@@ -11,8 +11,8 @@ from shared.datasets.config import DataConfig
 from shared.errors import UserError
 from shared.experiments.config import RunConfig
 from shared.schedulers.config import DiffusionConfig, GuidanceConfig, NoiseConfig, SamplingConfig
+from shared.text.config import TextConfig
 from shared.training.config import AveragesConfig, OptimizerConfig, TrainConfig
-from task3_conditional.text_config import TextConfig
 
 STAGE = "stage 3"  # in messages
 
@@ -42,6 +42,12 @@ class ConditionConfig:
     """drop all conditions of a sample, or each for itself"""
     leave_open: ClosedUnitInterval = 0.5
     """share of the training samples of which a random part of the attributes is left open, as a person may do"""
+
+    @property
+    def told(self) -> dict[str, str]:
+        """What the network is told, of label, attributes, text and image, and in which way."""
+        ways = {name: getattr(self, name) for name in ("label", "attributes", "text", "image")}
+        return {name: way for name, way in ways.items() if way != "none"}
 
 
 @dataclass

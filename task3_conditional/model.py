@@ -15,6 +15,9 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from shared.cli import build_own
+from shared.conditions.asked import blank, check_count, label_cond, text_cond
+from shared.conditions.known import attribute_number, check_known, reader_of
+from shared.conditions.said import Cond
 from shared.datasets import load as load_data
 from shared.errors import UserError
 from shared.generation import batch_seeds, computing, generate_steps, sampling_with
@@ -22,15 +25,13 @@ from shared.schedulers.config import GuidanceConfig
 from shared.schedulers.diffusion import Denoiser, Diffusion, Network
 from shared.schedulers.guidance import blend, check_scale, classifier_guided, guided, lerp, rescaled, within
 from shared.schedulers.samplers import Step, sampler_steps
+from shared.text.reader import Reader
 from shared.training.checkpoint import load_into, read_facts
 from shared.training.state import check_alike
 from shared.training.weights import read_weights
 from task3_conditional.classifier import NoisyClassifier
-from task3_conditional.conditions import Cond
 from task3_conditional.config import Config, model_config
-from task3_conditional.known import check_known, reader_of
 from task3_conditional.network import ConditionalUNet
-from task3_conditional.text import Reader
 
 COMMITTED = Path(__file__).parent / "results" / "digits.safetensors"
 COMMITTED_TEXT = Path(__file__).parent / "results" / "captions.safetensors"
@@ -87,7 +88,7 @@ class Model:
     @functools.cached_property
     def reader(self) -> Reader:
         """What reads captions. Loaded when first asked for: a text encoder takes seconds."""
-        return reader_of(self.config, self.known, self.source)
+        return reader_of(self.config.text, self.known, self.source)
 
     # --- what it is told --------------------------------------------------------------------------------------
 
@@ -118,51 +119,28 @@ class Model:
                 self.check_told(name)
         cond = self._nothing(n)
         if label is not None:
-            labels = label if isinstance(label, Sequence) and not isinstance(label, str) else [label] * n
-            cond["label"] = torch.tensor([self.class_number(name) for name in labels])
+            cond |= label_cond(label, self.known, n)
         if attributes is not None:
             for name, value in attributes.items():
-                cond["attributes"][:, self._attribute(name)] = int(value)
+                cond["attributes"][:, attribute_number(self.known, name)] = int(value)
         if text is not None:
-            read = self.reader.read([text] if isinstance(text, str) else list(text))
-            times = n if isinstance(text, str) else 1
-            cond |= {name: value.repeat_interleave(times, 0) for name, value in read.items()}
+            cond |= text_cond(text, self.reader, n)
         if image is not None:
             cond["image"] = self._image(image, n)
-        if wrong := [name for name, value in cond.items() if len(value) != n]:
-            raise UserError(f"{n} samples need as many of each condition, and {wrong[0]} has {len(cond[wrong[0]])}")
+        check_count(cond, n)
         return cond
 
     def check_told(self, name: str) -> None:
         """Raise UserError for what the model is never told, of label, attributes, text and image."""
-        if getattr(self.config.condition, name) == "none":
+        if name not in self.config.condition.told:
             raise UserError(f"{self.source} is a model that is told no {name}: leave it out, or take another model")
 
     def _nothing(self, n: int) -> Cond:
         """The condition of n samples about which nothing is said."""
-        blank: Cond = {}
-        condition, text = self.config.condition, self.known["text"]
-        if condition.label != "none":
-            blank["label"] = torch.zeros(n, dtype=torch.long)
-        if condition.attributes != "none":
-            blank["attributes"] = torch.zeros(n, len(self.known["attributes"]), dtype=torch.long)
-        if condition.text != "none":
-            shape = (n, 1) if text["width"] is None else (n, 1, text["width"])
-            blank["text"] = torch.zeros(shape, dtype=torch.long if text["width"] is None else torch.float32)
-            blank["text_mask"] = torch.zeros(n, 1, dtype=torch.bool)
-        if condition.image != "none":
-            blank["image"] = torch.zeros(n, self.known["image"], *self.shape[1:])
-        return self.network.null(blank)
-
-    def class_number(self, name: int | str) -> int:
-        """The number of a class, given by number or name. Raises UserError if the model knows no such class."""
-        classes = self.known["classes"]
-        if str(name) in classes:
-            return classes.index(str(name))
-        if str(name) in map(str, range(len(classes))):
-            return int(name)
-        shown = ", ".join(classes[:20]) + (", …" if len(classes) > 20 else "")
-        raise UserError(f"there is no class {name}: this model knows {shown}, or their numbers 0 to {len(classes) - 1}")
+        cond = blank(self.config.condition.told, self.known, n)
+        if "image" in self.config.condition.told:
+            cond["image"] = torch.zeros(n, self.known["image"], *self.shape[1:])
+        return self.network.null(cond)
 
     def _image(self, image: Tensor, n: int) -> Tensor:
         shape = (self.known["image"], *self.shape[1:])
@@ -170,12 +148,6 @@ class Model:
             there, here = ("×".join(map(str, sides)) for sides in (image.shape, shape))
             raise UserError(f"the image is {there}, and the model is told images {here}")
         return image.expand(n, *shape).clone() if image.ndim == 3 else image
-
-    def _attribute(self, name: str) -> int:
-        attributes = self.known["attributes"]
-        if name not in attributes:
-            raise UserError(f"there is no attribute {name}: this model knows {', '.join(attributes)}")
-        return attributes.index(name)
 
     # --- sampling ---------------------------------------------------------------------------------------------
 
@@ -275,7 +247,7 @@ def load(source: str | Path | None = None, *, weights: str = "ema", device: str 
     """
     state, path = read_weights(Path(source or COMMITTED), weights)
     config, shape, known = model_config(read_facts(path).get("config", {}))
-    check_known(config, shape, known, path)
+    check_known(config.condition.told, shape, known, path)
     try:
         with torch.device("meta"):  # sizes that a stranger states take no memory before they are those of the tensors
             planned = build_network(config, shape, known)

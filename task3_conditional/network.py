@@ -8,8 +8,9 @@ from torch import Tensor, nn
 from shared.blocks.config import UNetConfig
 from shared.blocks.resnet import Context
 from shared.blocks.unet import UNet
+from shared.conditions.said import Cond, dropped
 from task3_conditional.blocks import conditional_stage
-from task3_conditional.conditions import Concatenation, Cond, build_conditions, dropped
+from task3_conditional.conditions import Concatenation, build_conditions
 from task3_conditional.config import ConditionConfig
 
 
@@ -64,7 +65,7 @@ class ConditionalUNet(nn.Module):
         return {name: value for condition in self.conditions for name, value in condition.null(cond).items()}
 
     def drop(self, cond: Cond, share: float, together: bool = True, open_share: float = 0.0) -> Cond:
-        """The condition with a share of the samples told nothing; see `conditions.dropped`."""
+        """The condition with a share of the samples told nothing; see `said.dropped`."""
         return dropped(self.conditions, cond, share, together, open_share)
 
     @property

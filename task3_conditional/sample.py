@@ -14,8 +14,8 @@ from shared.cli import Parser, command
 from shared.sampling_options import DrawOptions, SampleOptions, device_of, overrides
 
 if TYPE_CHECKING:
+    from shared.conditions.said import Cond
     from shared.schedulers.config import GuidanceConfig
-    from task3_conditional.conditions import Cond
     from task3_conditional.model import Model
 
 
@@ -115,13 +115,11 @@ def read_image(path: Path, model: "Model"):
 
 def asked(config: SampleConfig, model: "Model") -> "Cond":
     """The condition that the options describe."""
-    labels: list[str | int] | None = None
-    if config.label is not None:
-        whole = str(config.label)
-        names = [whole] if whole in model.known["classes"] else [name.strip() for name in whole.split(",")]
-        labels = [names[i % len(names)] for i in range(config.n)]
-    elif shows_classes(config, model):
-        labels = [i % len(model.known["classes"]) for i in range(config.n)]
+    from shared.conditions.asked import labels_of
+
+    labels = None
+    if config.label is not None or shows_classes(config, model):
+        labels = labels_of(config.label, model.known, config.n)
     image = None if config.image is None else read_image(Path(config.image), model)
     return model.told(config.n, label=labels, attributes=config.attributes, text=config.text, image=image)
 

@@ -16,8 +16,8 @@ from task3_conditional.config import STAGE, Config, model_config
 if TYPE_CHECKING:  # imported where they are used: torch takes seconds, and --help should not
     from torch.utils.data import Dataset
 
+    from shared.conditions.said import Cond
     from shared.experiments.run import RunRecord
-    from task3_conditional.conditions import Cond
     from task3_conditional.model import Model
 
 PROGRAM = "task3-train"
@@ -83,12 +83,12 @@ def prepare(config: Config, resume: Path | None, init_from: Path | None):
     """Build everything that can be wrong before a run is recorded: data, text, network, checkpoint, record."""
     import torch
 
+    from shared.conditions.known import known_of, needed, with_text
     from shared.experiments.run import RunRecord, plain
     from shared.precision import resolve
     from shared.training.checkpoint import Checkpoints, load_into, training_facts
     from shared.training.loop import check, check_same, device_for
     from shared.training.weights import newest, read_weights
-    from task3_conditional.known import known_of, needed, with_text
     from task3_conditional.model import Model, build_data, build_diffusion, build_network
 
     record = RunRecord.reopen(resume) if resume else None  # first: nobody else trains in it from here on
@@ -97,10 +97,12 @@ def prepare(config: Config, resume: Path | None, init_from: Path | None):
     saved = facts["config"]
     data = build_data(config)
     check(data, config.train)
-    needed(config, data)
+    told, reader = config.condition.told, None
+    needed(told, data)
     words_of = newest(init_from) if init_from and config.text.encoder == "learned" else None
-    data, reader = with_text(config, data, checkpoint or words_of)
-    known = known_of(config, data, reader)
+    if "text" in told:
+        data, reader = with_text(config.text, data, device_for(config.train), checkpoint or words_of)
+    known = known_of(told, data, reader, config.text)
     config.train.precision = resolve(config.train.precision, device_for(config.train))  # recorded as what it is here
     shape = tuple(data[0][0].shape)
     torch.manual_seed(config.train.seed)  # the network's first weights

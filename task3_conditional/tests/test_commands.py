@@ -185,7 +185,7 @@ def test_a_run_with_everything_goes_on_bit_for_bit(own_module, here):
 def encoder(tmp_path_factory) -> Path:
     """A tiny BERT with random weights that knows the words of `OWN`."""
     pytest.importorskip("transformers", reason="needs the extra text")
-    from task3_conditional.tests.test_text_encoders import SIZES, save, seeded, transformers
+    from shared.tests.test_text_encoders import SIZES, save, seeded, transformers
 
     words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *"a dark is light square that".split()]
     tokenizer = transformers.BertTokenizer(vocab={word: i for i, word in enumerate(words)}, model_max_length=24)

@@ -1,4 +1,4 @@
-"""Kinds of condition: what is said enters, its null says nothing, and dropping is done sample by sample."""
+"""Ways of a condition into the U-Net: what is said enters, and its null says nothing."""
 
 import itertools
 
@@ -8,14 +8,8 @@ from torch import nn
 
 from shared.blocks.config import UNetConfig
 from shared.blocks.unet import UNet
-from task3_conditional.conditions import (
-    AttributeTokens,
-    Concatenation,
-    LabelTokens,
-    Vanilla,
-    build_conditions,
-    dropped,
-)
+from shared.conditions.said import AttributeTokens, LabelTokens, dropped
+from task3_conditional.conditions import Concatenation, Vanilla, build_conditions
 from task3_conditional.config import ConditionConfig
 from task3_conditional.network import ConditionalUNet
 
@@ -125,16 +119,6 @@ def test_two_sequences_line_up_and_two_adaptive_ones_add_up():
             assert all(differs(ask(model, SAID), ask(model, {**SAID, **null}))), (way, name)
 
 
-def test_an_attribute_may_be_left_open():
-    said = AttributeTokens(3, 4)
-    open_one = torch.tensor([[1, 2, 0]])
-    tokens, mask = said({"attributes": open_one})
-    _, nothing = said({"attributes": said.null({"attributes": open_one})["attributes"]})
-    assert mask.tolist() == [[True, False, True]] and tokens.shape == (1, 3, 4) and not nothing.any()
-    answers = [said({"attributes": torch.full((1, 3), answer)})[0][0] for answer in (0, 1)]
-    assert len({tuple(token) for tokens in answers for token in tokens.tolist()}) == 6  # no answer is another's
-
-
 def test_one_answer_alone_counts_as_much_as_many():
     """What is asked with a single answer is not drowned by 39 questions that are left open."""
     told = Vanilla(AttributeTokens(40, 6), 6, 32)
@@ -144,24 +128,9 @@ def test_one_answer_alone_counts_as_much_as_many():
     torch.testing.assert_close(told.vector({"attributes": answers})[0], (told.begin + token) / 2)
 
 
-def test_in_a_share_of_the_samples_some_answers_are_left_open():
-    """Of the others none; which, and how many, differs from sample to sample; what was answered stays answered."""
-    torch.manual_seed(0)
-    said = AttributeTokens(20, 4)
-    answers = torch.randint(2, (2000, 20))
-    part = said.partly(answers, 0.5)
-    open_ = part == said.OPEN
-    assert torch.equal(part[~open_], answers[~open_])
-    shares = open_.double().mean(dim=1)
-    assert 0.44 < (shares == 0).double().mean() < 0.6  # half were not chosen, and some of the chosen lost none
-    some = shares[shares > 0]
-    assert some.min() < 0.15 and some.max() > 0.85 and abs(some.mean() - 0.5) < 0.05
-    assert torch.equal(said.partly(answers, 0.0), answers)
-
-
 def test_dropping_leaves_attributes_open_too():
     torch.manual_seed(0)
-    made = conditions(attributes="vanilla")
+    made = build_conditions(ConditionConfig(dim=6, attributes="vanilla"), KNOWN, 32)
     cond = {"attributes": torch.ones(4000, 2, dtype=torch.long)}
     kept = dropped(made, cond, 0.1, open_share=0.5)["attributes"]
     none, one = ((kept == 2).sum(dim=1) == count for count in (2, 1))
@@ -193,50 +162,6 @@ def test_padding_of_a_caption_changes_nothing():
         )
 
 
-# --- dropping ------------------------------------------------------------------------------------------------
-
-
-def conditions(**ways) -> nn.ModuleList:
-    return build_conditions(ConditionConfig(dim=6, **ways), KNOWN, 32)
-
-
-def many(n: int = 4000) -> dict[str, torch.Tensor]:
-    return {
-        "label": torch.zeros(n, dtype=torch.long),
-        "text": torch.ones(n, 2, 5),
-        "text_mask": torch.ones(n, 2, dtype=torch.bool),
-    }
-
-
-@pytest.mark.parametrize("share", [0.0, 0.1, 0.5, 1.0])
-def test_a_share_of_the_samples_is_told_nothing_each_for_itself(share):
-    """Not the whole batch at one toss, which is right on average and wrong in every batch."""
-    torch.manual_seed(0)
-    kept = dropped(conditions(label="vanilla"), many(), share)
-    null = (kept["label"] == 3).double()
-    assert abs(null.mean().item() - share) < 4 * (share * (1 - share) / 4000) ** 0.5 + 1e-9
-    runs = (null[1:] != null[:-1]).double().mean().item()
-    assert abs(runs - 2 * share * (1 - share)) < 0.05  # neighbours are independent
-
-
-@pytest.mark.parametrize("together", [True, False])
-def test_several_are_dropped_together_or_each_for_itself(together):
-    torch.manual_seed(0)
-    kept = dropped(conditions(label="vanilla", text="cross_attention"), many(), 0.3, together)
-    label, text = kept["label"] == 3, ~kept["text_mask"].any(dim=1)
-    assert abs(label.double().mean() - 0.3) < 0.03 and abs(text.double().mean() - 0.3) < 0.03
-    both = (label & text).double().mean().item()
-    assert abs(both - (0.3 if together else 0.09)) < 0.03
-    assert torch.equal(text, (kept["text"] == 0).flatten(1).all(dim=1))  # a caption goes with its mask
-
-
-def test_dropping_leaves_the_batch_as_it_is():
-    cond = many(10)
-    before = {name: value.clone() for name, value in cond.items()}
-    dropped(conditions(label="vanilla", text="token"), cond, 1.0)
-    assert all(torch.equal(cond[name], before[name]) for name in cond)
-
-
 def test_what_does_not_fit_together_is_refused():
     with pytest.raises(ValueError, match="choose one of them"):
         network(label="token", text="cross_attention")
@@ -250,9 +175,7 @@ def test_what_does_not_fit_together_is_refused():
     ConditionalUNet(1, blind, ConditionConfig(label="vanilla"), KNOWN)
 
 
-def test_a_label_becomes_as_many_tokens_as_asked_for():
-    tokens, mask = LabelTokens(3, 6, 4)({"label": torch.tensor([0, 3])})
-    assert tokens.shape == (2, 4, 6) and mask.all()
+def test_the_vector_of_a_label_is_the_same_wherever_it_stands():
     vector = Vanilla(LabelTokens(3, 6, 4), 6, 32).vector({"label": torch.tensor([0, 1, 0])})
     assert torch.equal(vector[0], vector[2]) and not torch.equal(vector[0], vector[1])
 

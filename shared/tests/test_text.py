@@ -10,9 +10,9 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from shared.errors import UserError
+from shared.text.config import TextConfig
+from shared.text.reader import build_reader, described, rebuilt_reader
 from shared.training.data import check_data
-from task3_conditional.text import build_reader, described, rebuilt_reader
-from task3_conditional.text_config import TextConfig
 
 CAPTIONS = ["a red three above two blue sevens", "左边是红色的三", "seven"]
 SOURCE = Path("a-run/step-9.safetensors")
@@ -38,7 +38,7 @@ class Pictures(Dataset):
 def bert(tmp_path_factory) -> Path:
     """A tiny BERT with random weights, never changed by a test."""
     pytest.importorskip("transformers", reason="needs the extra text")
-    from task3_conditional.tests import test_text_encoders as made
+    from shared.tests import test_text_encoders as made
 
     return made.save(made.bert(), tmp_path_factory.mktemp("text") / "bert")
 

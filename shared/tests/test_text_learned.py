@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from shared.errors import UserError
-from task3_conditional.text_learned import LearnedText
-from task3_conditional.text_vocabulary import WordReader, words
+from shared.text.learned import LearnedText
+from shared.text.vocabulary import WordReader, words
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,7 @@
-"""What reads captions with a frozen text encoder."""
+"""Introduced in task 3; used by task 3.
+
+What reads captions with a frozen text encoder.
+"""
 
 import json
 from collections.abc import Sequence
@@ -9,9 +12,9 @@ import torch
 from torch import Tensor
 
 from shared.errors import UserError
+from shared.text.captions import check_captions, check_length, quoted
+from shared.text.encoders import Encoder
 from shared.training.checkpoint import digest
-from task3_conditional.text_captions import check_captions, check_length, quoted
-from task3_conditional.text_encoders import Encoder
 
 PROBE = "A photo of 3 naïve Sevens! 左边是红色的三"  # tokenizers that read it alike read alike
 

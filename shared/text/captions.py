@@ -1,4 +1,7 @@
-"""What can be wrong with captions, each in one line, and how they are shown in it. Nothing is ever cut off silently."""
+"""Introduced in task 3; used by task 3.
+
+What can be wrong with captions, each in one line, and how they are shown in it. Nothing is ever cut off silently.
+"""
 
 from collections.abc import Sequence
 

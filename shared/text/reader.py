@@ -1,4 +1,6 @@
-"""Text as a condition: captions are read once, before training, by a frozen encoder or into word numbers.
+"""Introduced in task 3; used by task 3.
+
+Text as a condition: captions are read once, before training, by a frozen encoder or into word numbers.
 
 A caption becomes tokens, one for each word or part of one, with a mask that says which are there: captions in a batch
 differ in length. The network attends to the tokens; it never sees letters.
@@ -15,12 +17,12 @@ from torch.utils.data import Dataset
 
 from shared.datasets.images import Item
 from shared.errors import UserError
-from task3_conditional.text_cache import Features, features_of
-from task3_conditional.text_config import TextConfig
-from task3_conditional.text_encoders import load_encoder
-from task3_conditional.text_frozen import FrozenReader
-from task3_conditional.text_learned import LearnedText
-from task3_conditional.text_vocabulary import WordReader
+from shared.text.cache import Features, features_of
+from shared.text.config import TextConfig
+from shared.text.encoders import load_encoder
+from shared.text.frozen import FrozenReader
+from shared.text.learned import LearnedText
+from shared.text.vocabulary import WordReader
 
 __all__ = ["Described", "LearnedText", "Reader", "build_reader", "described", "rebuilt_reader"]
 

@@ -1,4 +1,7 @@
-"""A small text encoder, trained along with the network whose captions it reads."""
+"""Introduced in task 3; used by task 3.
+
+A small text encoder, trained along with the network whose captions it reads.
+"""
 
 import torch
 from torch import Tensor, nn

@@ -1,4 +1,7 @@
-"""What can be configured about text; free of torch, so that `--help` answers at once."""
+"""Introduced in task 3; used by task 3.
+
+What can be configured about text; free of torch, so that `--help` answers at once.
+"""
 
 from dataclasses import dataclass
 

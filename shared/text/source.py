@@ -1,4 +1,6 @@
-"""Where a frozen text encoder lies: in a package, in a folder, or at Hugging Face, from where it is fetched once.
+"""Introduced in task 3; used by task 3.
+
+Where a frozen text encoder lies: in a package, in a folder, or at Hugging Face, from where it is fetched once.
 
 Only files of settings, words, and safetensors are looked at. Nothing in them is code, and nothing is unpickled.
 """

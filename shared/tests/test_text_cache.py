@@ -12,11 +12,11 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from shared.errors import UserError
-from task3_conditional import text_cache
-from task3_conditional.text import build_reader, described
-from task3_conditional.text_cache import features_of
-from task3_conditional.text_config import TextConfig
-from task3_conditional.text_frozen import FrozenReader
+from shared.text import cache
+from shared.text.cache import features_of
+from shared.text.config import TextConfig
+from shared.text.frozen import FrozenReader
+from shared.text.reader import build_reader, described
 
 pytest.importorskip("transformers", reason="needs the extra text")
 
@@ -42,7 +42,7 @@ class Pictures(Dataset):
 @pytest.fixture(scope="module")
 def encoder(tmp_path_factory) -> Path:
     """A tiny BERT with random weights that knows the words."""
-    from task3_conditional.tests.test_text_encoders import SIZES, save, seeded, transformers
+    from shared.tests.test_text_encoders import SIZES, save, seeded, transformers
 
     words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *sorted({*" ".join(CAPTIONS).split()})]
     tokenizer = transformers.BertTokenizer(vocab={word: i for i, word in enumerate(words)}, model_max_length=24)
@@ -64,8 +64,8 @@ def reader(config) -> FrozenReader:
 @pytest.fixture
 def few(monkeypatch):
     """Four captions a file, and two at a time."""
-    monkeypatch.setattr(text_cache, "SHARD", 4 * 32 * 32 * 2)
-    monkeypatch.setattr(text_cache, "BATCH", 2)
+    monkeypatch.setattr(cache, "SHARD", 4 * 32 * 32 * 2)
+    monkeypatch.setattr(cache, "BATCH", 2)
 
 
 @pytest.fixture
@@ -231,7 +231,7 @@ def test_what_is_wrong_with_a_caption_is_said_before_any_is_computed(config, rea
 
 
 def test_without_a_cache_nothing_is_left(config, reader, tmp_path, monkeypatch):
-    monkeypatch.setattr(text_cache.tempfile, "tempdir", str(tmp_path / "temporary"))
+    monkeypatch.setattr(cache.tempfile, "tempdir", str(tmp_path / "temporary"))
     (tmp_path / "temporary").mkdir()
     config.cache = None
     data = described(Pictures(CAPTIONS), reader, config)

@@ -1,0 +1,57 @@
+"""Introduced in task 3; used by task 3.
+
+What a person asks n samples to be, in the form that a network reads: `known` is what `known.known_of` gave.
+"""
+
+from collections.abc import Collection, Sequence
+from typing import Any
+
+import torch
+
+from shared.conditions.known import class_number
+from shared.conditions.said import Cond
+from shared.errors import UserError
+from shared.text.reader import Reader
+
+
+def blank(told: Collection[str], known: dict[str, Any], n: int) -> Cond:
+    """A condition of n samples of the right shapes, for a network to put its null in its place; of an image, none."""
+    cond: Cond = {}
+    if "label" in told:
+        cond["label"] = torch.zeros(n, dtype=torch.long)
+    if "attributes" in told:
+        cond["attributes"] = torch.zeros(n, len(known["attributes"]), dtype=torch.long)
+    if "text" in told:
+        width = known["text"]["width"]
+        shape, kind = ((n, 1), torch.long) if width is None else ((n, 1, width), torch.float32)
+        cond |= {"text": torch.zeros(shape, dtype=kind), "text_mask": torch.zeros(n, 1, dtype=torch.bool)}
+    return cond
+
+
+def label_cond(label: int | str | Sequence[int | str], known: dict[str, Any], n: int) -> Cond:
+    """A class by number or name, or one for each sample. Raises UserError for a class that is not known."""
+    labels = label if isinstance(label, Sequence) and not isinstance(label, str) else [label] * n
+    return {"label": torch.tensor([class_number(known, name) for name in labels])}
+
+
+def text_cond(text: str | Sequence[str], reader: Reader, n: int) -> Cond:
+    """A caption, or one for each sample. Raises UserError for one that cannot be read."""
+    read = reader.read([text] if isinstance(text, str) else list(text))
+    times = n if isinstance(text, str) else 1
+    return {name: value.repeat_interleave(times, 0) for name, value in read.items()}
+
+
+def check_count(cond: Cond, n: int) -> None:
+    """Raise UserError unless a condition is of n samples."""
+    if wrong := [name for name, value in cond.items() if len(value) != n]:
+        raise UserError(f"{n} samples need as many of each condition, and {wrong[0]} has {len(cond[wrong[0]])}")
+
+
+def labels_of(option: str | int | None, known: dict[str, Any], n: int) -> list[str | int]:
+    """The classes of n samples that a command line names: one, or several with commas between them, or all, in turn."""
+    classes: list[str] = known["classes"]
+    if option is None:
+        return [i % len(classes) for i in range(n)]
+    whole = str(option)
+    names = [whole] if whole in classes else [name.strip() for name in whole.split(",")]
+    return [names[i % len(names)] for i in range(n)]
