@@ -5,7 +5,7 @@ any field can be set as `--section.field value`. jsonargparse does the work; her
 """
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, is_dataclass
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
@@ -14,12 +14,16 @@ import yaml
 from jsonargparse import ArgumentParser, Namespace, get_loader, set_loader, set_parsing_settings
 
 from shared.errors import UserError
+from shared.training.processes import desert, leave, report
 
 set_parsing_settings(docstring_parse_attribute_docstrings=True)  # the text under a field is its help
 
 
 # A class of a person's own, in a file outside this repository: {"class_path": "my_file.MyClass", "init_args": {…}}.
 Own = dict[str, Any]
+
+# Short name of an option -> its full name, and what is given besides, such as "--optimizer.schedule=step".
+Short = Mapping[str, Sequence[str]]
 
 C = TypeVar("C")
 
@@ -30,19 +34,39 @@ their_loader = get_loader("yaml")  # YAML's safe one, but 1e-4 is a number
 class Parser(ArgumentParser):
     """Errors on one line with exit status 2; hyphens and underscores alike in option names."""
 
-    def __init__(self, *arguments: Any, **options: Any):
-        """As jsonargparse's, but a name is given in full: half of one may be a typing mistake."""
+    def __init__(self, *arguments: Any, short: Short | None = None, **options: Any):
+        """As jsonargparse's, but a name is given in full: half of one may be a typing mistake.
+
+        Args:
+            arguments, options: jsonargparse's.
+            short: further names of options, such as {"--lr": ["--optimizer.lr"]}; see `spelled_out`.
+        """
+        self.short = short or {}
+        if self.short:
+            names = ", ".join(f"{name} is {' '.join(fields)}" for name, fields in self.short.items())
+            options = {"epilog": f"Short names: {names}.", **options}
         super().__init__(*arguments, **{"allow_abbrev": False, **options})
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Print what is wrong on one line and leave."""
         lines = [line.strip().removeprefix("- ") for line in str(message).splitlines()]
-        print(f"{self.prog}: error: {' '.join(filter(None, lines))} (see {self.prog} --help)", file=sys.stderr)
+        report(self.prog, f"error: {' '.join(filter(None, lines))} (see {self.prog} --help)")
         sys.exit(2)
 
     def parse_args(self, args: Sequence[str] | None = None, **options: Any) -> Namespace:
         """Parse the command line."""
-        return super().parse_args([plain(a) for a in (sys.argv[1:] if args is None else args)], **options)
+        given = sys.argv[1:] if args is None else args
+        return super().parse_args([plain(a) for a in spelled_out(given, self.short)], **options)
+
+
+def spelled_out(arguments: Sequence[str], short: Short) -> list[str]:
+    """A command line with the full names of its options; hyphens and underscores are alike in short ones too."""
+    full = []
+    for argument in arguments:
+        name, equals, value = argument.partition("=")
+        field, *besides = short.get(name.replace("_", "-"), [name])
+        full += [*besides, f"{field}{equals}{value}"]
+    return full
 
 
 def plain(argument: str) -> str:
@@ -163,23 +187,28 @@ def stored_config(kind: type[C], saved: Any, stage: str) -> C:
 
 
 def command(main: Callable[[], int | None]) -> int:
-    """Run an entry point. A mistake that a person can mend is printed as one line, status 1; Ctrl-C is no traceback."""
+    """Run an entry point. A mistake that a person can mend is printed as one line, status 1; Ctrl-C is no traceback.
+
+    Of several processes that make the same mistake one prints it.
+    """
     program = Path(sys.argv[0]).name
     try:
-        return main() or 0
+        status = main() or 0
+        leave()
+        return status
     except UserError as error:
-        print(f"{program}: error: {error}", file=sys.stderr)
+        report(program, f"error: {error}", error)
     except OSError as error:
         where = f" {error.filename}" if error.filename else ""
-        print(f"{program}: error: cannot read or write{where}: {error.strerror or error}", file=sys.stderr)
+        report(program, f"error: cannot read or write{where}: {error.strerror or error}", error)
     except (MemoryError, RuntimeError) as error:
         if not isinstance(error, MemoryError) and not any(
             words in str(error) for words in ("allocate memory", "out of memory")
         ):
             raise
         less = "ask for fewer images at a time, or a smaller network"
-        print(f"{program}: error: there is not enough memory: {less}", file=sys.stderr)
-    except KeyboardInterrupt:
-        print(f"{program}: stopped", file=sys.stderr)
-        return 130
-    return 1
+        report(program, f"error: there is not enough memory: {less}", error)
+    except KeyboardInterrupt as error:
+        report(program, "stopped", error)
+        return desert(130)
+    return desert(1)

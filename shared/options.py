@@ -5,13 +5,13 @@ Free of torch.
 """
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from jsonargparse import Namespace
 
-from shared.cli import Parser, flat, read_yaml, stored_config
+from shared.cli import Parser, Short, flat, read_yaml, stored_config
 from shared.errors import UserError
 
 C = TypeVar("C")
@@ -43,10 +43,12 @@ class TrainingOptions(Generic[C]):
     """what its configs are of, in messages: "stage 1" """
     read_source: Callable[[Path], dict[str, Any]]
     """the config that a run or checkpoint stores, as it was saved"""
+    short: Short = field(default_factory=dict)
+    """further names of its options"""
 
     def parse(self, arguments: list[str] | None = None) -> Asked[C]:
         """The command line, or these arguments. Ends the program, with one line, where they are wrong."""
-        parser = Parser(prog=self.program, description=self.about)
+        parser = Parser(prog=self.program, description=self.about, short=self.short)
         parser.add_argument(
             "--config", action="config", help="YAML file; options after it override it (default: the demo's)"
         )

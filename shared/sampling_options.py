@@ -4,13 +4,14 @@ The options of the two commands that draw samples from a trained model: `taskN-s
 `taskN-evaluate`, to measure them. A stage inherits these and adds its own. Free of torch.
 """
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from jsonargparse.typing import PositiveInt
+from jsonargparse.typing import ClosedUnitInterval, PositiveInt
 
 from shared.errors import UserError
-from shared.schedulers.config import Sampler, Spacing
+from shared.schedulers.config import GuidanceConfig, Sampler, Spacing
 from shared.training.config import Seed
 
 
@@ -65,6 +66,18 @@ class EvaluateOptions(DrawOptions):
 
 
 @dataclass
+class GuideOptions:
+    """How strongly samples follow what is asked: what the commands of a conditional stage take besides."""
+
+    scale: float | None = None
+    """1 is the conditional model, 0 the unconditional one, more than 1 exaggerates (default: the run's)"""
+    rescale: ClosedUnitInterval | None = None
+    """share of the way back to the conditional prediction's deviation (default: the run's)"""
+    interval: tuple[ClosedUnitInterval, ClosedUnitInterval] | None = None
+    """times, as shares of T, between which there is guidance (default: the run's)"""
+
+
+@dataclass
 class TrustOptions:
     """What a stage whose network may be one's own takes besides."""
 
@@ -76,6 +89,22 @@ def overrides(config: DrawOptions) -> dict[str, Any]:
     """The sampling options that were given; the run's own hold for the others."""
     given = {name: getattr(config, name) for name in ("sampler", "steps", "eta", "spacing")}
     return {name: value for name, value in given.items() if value is not None}
+
+
+def guidance_with(config: GuideOptions, guidance: GuidanceConfig) -> GuidanceConfig:
+    """A run's guidance, with what was given instead."""
+    given = {name: getattr(config, name) for name in ("scale", "rescale", "interval")}
+    return replace(guidance, **{name: value for name, value in given.items() if value is not None})
+
+
+def guidance_told(guidance: GuidanceConfig, extra: Sequence[str] = ()) -> float | str:
+    """The guidance as a protocol states it: the scale, and whatever else there is; `extra` comes first of that."""
+    extra = list(extra)
+    if guidance.rescale:
+        extra.append(f"rescale {guidance.rescale:g}")
+    if tuple(guidance.interval) != (0.0, 1.0):
+        extra.append(f"within {guidance.interval[0]:g} to {guidance.interval[1]:g}")
+    return ", ".join([f"{guidance.scale:g}", *extra]) if extra else guidance.scale
 
 
 def device_of(config: Any) -> str:

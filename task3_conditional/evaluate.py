@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from shared.cli import Parser, command
-from shared.sampling_options import EvaluateOptions, overrides
+from shared.sampling_options import EvaluateOptions, guidance_told, overrides
 from task3_conditional.sample import GuideOptions, guiding, load_for
 
 if TYPE_CHECKING:
+    from shared.schedulers.config import GuidanceConfig
     from task3_conditional.model import Model
 
 CANDIDATES = 100  # pictures of which the right one is to be found
@@ -34,39 +35,14 @@ class EvaluateConfig(GuideOptions, EvaluateOptions):
     """captions that were held out, or those of the training"""
 
 
-def told(guidance: Any, config: GuideOptions) -> float | str:
-    """The guidance as a protocol states it: the scale, and whatever else there is."""
+def told(guidance: "GuidanceConfig", config: GuideOptions) -> float | str:
+    """The guidance as a protocol states it."""
     extra = []
     if config.classifier:
         extra.append(f"by the classifier {Path(config.classifier).name}")
     if config.weak:
         extra.append(f"autoguidance by {Path(config.weak).name.removesuffix('.safetensors')}")
-    if guidance.rescale:
-        extra.append(f"rescale {guidance.rescale:g}")
-    if tuple(guidance.interval) != (0.0, 1.0):
-        extra.append(f"within {guidance.interval[0]:g} to {guidance.interval[1]:g}")
-    return ", ".join([f"{guidance.scale:g}", *extra]) if extra else guidance.scale
-
-
-def table(facts: dict[str, Any]) -> str:
-    """The figures as a Markdown table, with the protocol that they hold for."""
-    from shared.experiments.figures import FIGURES, shown
-    from shared.experiments.trained import figure_table
-
-    protocol = facts["protocol"]
-    rows: list[tuple[str, object]] = [
-        ("samples", protocol["n"]),
-        ("guidance scale", protocol["guidance"]),
-        ("weights, sampler, steps", f"{protocol['weights']}, {protocol['sampler']}, {protocol['steps']}"),
-    ]
-    rows += [
-        (FIGURES[name].label if name in FIGURES else name, shown(name, value))
-        for name, value in facts["figures"].items()
-        if value is not None
-    ]
-    for name, row in facts.get("details", {}).items():
-        rows.append((name, " ".join(f"{share:.1%}" for share in row)))
-    return figure_table(rows, facts.get("caveat"))
+    return guidance_told(guidance, extra)
 
 
 def measure_classes(model: "Model", config: EvaluateConfig, options: dict[str, Any]) -> dict[str, Any]:
@@ -197,12 +173,12 @@ def run() -> int:
     parser.add_class_arguments(EvaluateConfig)
     config = parser.parse_args()
 
-    from shared.experiments.trained import write_down
+    from shared.experiments.trained import protocol_table, write_down
 
     model = load_for(config, text=config.committed == "text")
     facts = measure(model, config)
-    print(table(facts), end="")
-    write_down(model.source, facts, table(facts), config.out)
+    print(protocol_table(facts), end="")
+    write_down(model.source, facts, protocol_table(facts), config.out)
     return 0
 
 

@@ -12,8 +12,7 @@ from torch import Tensor
 from shared.datasets.captioned_digits import CaptionedDigits, Scene
 from shared.datasets.ranges import to_unit
 from shared.errors import UserError
-from shared.metrics.judge import inspect, load_judge
-from shared.metrics.report import judge_samples
+from shared.metrics.report import judge_labelled
 from shared.metrics.scenes import Followed, judge_scenes
 from task3_conditional.model import Model
 
@@ -34,11 +33,7 @@ def by_class(model: Model, n: int, seed: int, options: dict[str, Any]) -> dict[s
     """
     labels = torch.arange(n) % len(model.known["classes"])
     samples = model.sample(model.told(n, label=labels.tolist()), seed, **options).cpu()
-    judged = judge_samples(samples).to_dict()
-    _, probabilities = inspect(load_judge(), samples)
-    right = probabilities.argmax(dim=1) == labels
-    by_digit = [right[labels == digit].double().mean().item() for digit in labels.unique()]
-    return {"judged": judged, "agreement": right.double().mean().item(), "agreement_by_class": by_digit}
+    return judge_labelled(samples, labels)
 
 
 def of_kind(data: CaptionedDigits, language: str, counts: tuple[int, ...]) -> list[int]:

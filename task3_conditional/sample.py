@@ -4,31 +4,23 @@ Without --run: from the models that come with the package, by class or, with --t
 """
 
 import sys
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jsonargparse.typing import ClosedUnitInterval
-
+from shared import sampling_options
 from shared.cli import Parser, command
-from shared.sampling_options import DrawOptions, SampleOptions, device_of, overrides
+from shared.sampling_options import DrawOptions, SampleOptions, device_of, guidance_with, overrides
 
 if TYPE_CHECKING:
     from shared.conditions.said import Cond
-    from shared.schedulers.config import GuidanceConfig
     from task3_conditional.model import Model
 
 
 @dataclass
-class GuideOptions:
+class GuideOptions(sampling_options.GuideOptions):
     """How strongly samples follow what is asked, and by which kind of guidance."""
 
-    scale: float | None = None
-    """1 is the conditional model, 0 the unconditional one, more than 1 exaggerates (default: the run's)"""
-    rescale: ClosedUnitInterval | None = None
-    """share of the way back to the conditional prediction's deviation (default: the run's)"""
-    interval: tuple[ClosedUnitInterval, ClosedUnitInterval] | None = None
-    """times, as shares of T, between which there is guidance (default: the run's)"""
     classifier: str | None = None
     """a run of task3-train-classifier: it guides the unconditional model, in place of classifier-free guidance"""
     weak: str | None = None
@@ -73,7 +65,7 @@ def guiding(config: GuideOptions, model: "Model", weights: str) -> dict[str, Any
 
     if config.classifier and config.weak:
         raise UserError("--classifier and --weak are two kinds of guidance: give one of them")
-    options: dict[str, Any] = {"guidance": guidance_with(config, model)}
+    options: dict[str, Any] = {"guidance": guidance_with(config, model.config.guidance)}
     if config.weak:
         options["weak"] = weaker(model, config.weak, weights)
     if config.classifier:
@@ -84,12 +76,6 @@ def guiding(config: GuideOptions, model: "Model", weights: str) -> dict[str, Any
         loaded.check_fits(model.config.schedule, model.shape, model.known["classes"])
         options["classifier"] = loaded.network
     return options
-
-
-def guidance_with(config: GuideOptions, model: "Model") -> "GuidanceConfig":
-    """The run's guidance, with what was given instead."""
-    given = {name: getattr(config, name) for name in ("scale", "rescale", "interval")}
-    return replace(model.config.guidance, **{name: value for name, value in given.items() if value is not None})
 
 
 def read_image(path: Path, model: "Model"):

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from shared.experiments.figures import FIGURES, shown
 from shared.experiments.history import Run, latest_run
 from shared.experiments.run import record_evaluation
 from shared.files import is_run
@@ -83,6 +84,24 @@ def figure_table(rows: Iterable[tuple[str, object]], caveat: str | None = None) 
     """Names and values as a Markdown table; below it, the sentence that they must not be shown without."""
     lines = ["| figure | value |", "|---|---|", *(f"| {name} | {value} |" for name, value in rows)]
     return "\n".join([*lines, *(["", caveat] if caveat else [])]) + "\n"
+
+
+def protocol_table(facts: dict[str, Any]) -> str:
+    """The figures as a Markdown table, with the protocol that they hold for."""
+    protocol = facts["protocol"]
+    rows: list[tuple[str, object]] = [
+        ("samples", protocol["n"]),
+        ("guidance scale", protocol["guidance"]),
+        ("weights, sampler, steps", f"{protocol['weights']}, {protocol['sampler']}, {protocol['steps']}"),
+    ]
+    rows += [
+        (FIGURES[name].label if name in FIGURES else name, shown(name, value))
+        for name, value in facts["figures"].items()
+        if value is not None
+    ]
+    for name, row in facts.get("details", {}).items():
+        rows.append((name, " ".join(f"{share:.1%}" for share in row)))
+    return figure_table(rows, facts.get("caveat"))
 
 
 def write_down(checkpoint: Path, facts: dict[str, Any], table: str, out: str | None) -> Path | None:

@@ -5,7 +5,7 @@ What the judge says of generated digits: confidence, class histogram, Fréchet d
 
 import functools
 from dataclasses import asdict, dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -88,6 +88,22 @@ def judge_samples(images: Tensor) -> JudgeReport:
         ratio=distance / floor.mean if floor else None,
         notes=limits(n),
     )
+
+
+def judge_labelled(images: Tensor, labels: Tensor) -> dict[str, Any]:
+    """Judge digits (N, 1, H, W) of which each was to be one of `labels` (N,).
+
+    Returns:
+        "judged", the report of `judge_samples`; "agreement", the share in which the judge reads what was asked for;
+        and "agreement_by_class", of each digit that was asked for.
+
+    Raises:
+        UserError: as for `judge_samples`.
+    """
+    judged = judge_samples(images).to_dict()
+    right = inspect(load_judge(), images.detach().float())[1].argmax(dim=1) == labels
+    by_digit = [right[labels == digit].double().mean().item() for digit in labels.unique()]
+    return {"judged": judged, "agreement": right.double().mean().item(), "agreement_by_class": by_digit}
 
 
 def limits(n: int) -> list[str]:

@@ -57,7 +57,8 @@ class Diffusion:
             ValueError: eps is to be predicted although nothing of the signal is left at T. There xt = eps, so
                 that a perfect prediction says nothing about x0. Or v, where it is not at right angles to xt.
         """
-        if config.predict == "v" and not torch.allclose(schedule.alpha**2 + schedule.sigma**2, schedule.alpha.new_ones(())):
+        lengths = schedule.alpha**2 + schedule.sigma**2
+        if config.predict == "v" and not torch.allclose(lengths, torch.ones_like(lengths)):
             raise ValueError(
                 "diffusion.predict is v, which is for alpha² + sigma² = 1: on the path flow, choose velocity"
             )

@@ -1,0 +1,1 @@
+"""Stage 4: diffusion transformers, flow matching, few steps."""
