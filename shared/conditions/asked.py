@@ -15,7 +15,13 @@ from shared.text.reader import Reader
 
 
 def blank(told: Collection[str], known: dict[str, Any], n: int) -> Cond:
-    """A condition of n samples of the right shapes, for a network to put its null in its place; of an image, none."""
+    """A condition of n samples, all zeros: of these shapes a network then makes its null. An image is not among them.
+
+    Args:
+        told: which of "label", "attributes", "text" the network is told.
+        known: what can be said.
+        n: number of samples.
+    """
     cond: Cond = {}
     if "label" in told:
         cond["label"] = torch.zeros(n, dtype=torch.long)
@@ -29,13 +35,21 @@ def blank(told: Collection[str], known: dict[str, Any], n: int) -> Cond:
 
 
 def label_cond(label: int | str | Sequence[int | str], known: dict[str, Any], n: int) -> Cond:
-    """A class by number or name, or one for each sample. Raises UserError for a class that is not known."""
+    """{"label": (n,) long} of a class by number or name, or of one for each sample.
+
+    Raises:
+        UserError: there is no such class.
+    """
     labels = label if isinstance(label, Sequence) and not isinstance(label, str) else [label] * n
     return {"label": torch.tensor([class_number(known, name) for name in labels])}
 
 
 def text_cond(text: str | Sequence[str], reader: Reader, n: int) -> Cond:
-    """A caption, or one for each sample. Raises UserError for one that cannot be read."""
+    """{"text": (n, N, …), "text_mask": (n, N)} of a caption, or of one for each sample, on the CPU.
+
+    Raises:
+        UserError: the reader cannot read one of them.
+    """
     read = reader.read([text] if isinstance(text, str) else list(text))
     times = n if isinstance(text, str) else 1
     return {name: value.repeat_interleave(times, 0) for name, value in read.items()}
