@@ -6,7 +6,7 @@ Latents on the disk: shards of moments that are mapped into memory, and a latent
 import json
 from bisect import bisect_right
 from collections.abc import Iterable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from itertools import accumulate
 from pathlib import Path
 
@@ -67,7 +67,11 @@ def opened(path: Path) -> safe_open:
 
 
 def write_cache(
-    folder: Path, batches: Iterable[tuple[Tensor, dict[str, Tensor]]], gauge: Gauge, about: str
+    folder: Path,
+    batches: Iterable[tuple[Tensor, dict[str, Tensor]]],
+    gauge: Gauge,
+    about: str,
+    classes: Iterable[str] = (),
 ) -> Statistics:
     """Write shards, measure what is in them, and say so last: a folder without latents.json is no cache.
 
@@ -76,6 +80,7 @@ def write_cache(
         batches: moments (B, M, h, w) and conditions (B, …), as `encoded` gives them.
         gauge: of their autoencoder.
         about: `described` of the data.
+        classes: names of the labels, if there are any.
 
     Raises:
         UserError: there is a cache in the folder.
@@ -95,7 +100,7 @@ def write_cache(
         number = write_shard(folder, number, kept, owner)
     for path in sorted(folder.glob("shard-*.safetensors"))[number:]:  # of a run that was stopped
         path.unlink()
-    statistics = gauge.read(about)
+    statistics = replace(gauge.read(about), classes=[str(name) for name in classes])
     write_text(folder / STATISTICS, json.dumps(asdict(statistics), indent=2) + "\n")
     return statistics
 
@@ -133,8 +138,10 @@ def read_cache(folder: Path, autoencoder: str, about: str) -> tuple[Dataset, Sta
     shards = Shards(paths, autoencoder) if paths else ()
     if len(shards) != statistics.n:
         raise UserError(f"{folder} holds {len(shards)} of {statistics.n} latents: write them again by task2-encode")
-    if len(shards) * shards[0][0].numel() * 4 > IN_MEMORY:
-        return shards, statistics
-    items = [shards[i] for i in range(len(shards))]
-    cond = {name: torch.stack([c[name] for _, c in items]) for name in items[0][1]}
-    return Tensors(torch.stack([m for m, _ in items]), cond), statistics
+    latents = shards
+    if len(shards) * shards[0][0].numel() * 4 <= IN_MEMORY:
+        items = [shards[i] for i in range(len(shards))]
+        cond = {name: torch.stack([c[name] for _, c in items]) for name in items[0][1]}
+        latents = Tensors(torch.stack([m for m, _ in items]), cond)
+    latents.classes = statistics.classes
+    return latents, statistics

@@ -10,7 +10,7 @@ import contextlib
 import json
 import math
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +53,8 @@ class Statistics:
     """of each channel"""
     overall: float
     """deviation of all channels together"""
+    classes: list[str] = field(default_factory=list)
+    """names of the labels, where a cache holds labels"""
 
 
 class Space(nn.Module):
@@ -200,10 +202,11 @@ def read_statistics(path: Path) -> Statistics:
     """From a latents.json. Raises UserError if it is none."""
     facts = read_json(path)
     try:
+        facts = {"classes": [], **facts}
         statistics = Statistics(**{name: facts[name] for name in Statistics.__dataclass_fields__})
         spread, numbers = [*statistics.deviation, statistics.overall], [*statistics.mean, statistics.n]
         whole = all(map(is_number, [*spread, *numbers])) and len(statistics.mean) == len(statistics.deviation)
-        if not (whole and min(spread) > 0):
+        if not (whole and min(spread) > 0 and all(isinstance(name, str) for name in statistics.classes)):
             raise TypeError
         return statistics
     except (KeyError, TypeError):
