@@ -55,20 +55,19 @@ def save_grid(record: "RunRecord", model, n: int) -> None:
     """Save what the model makes of the same noise as at every other step."""
     from shared import pictures
 
-    samples = model.sample(PICTURES, seed=model.config.train.seed)
-    pictures.save(pictures.grid(samples), record.folder / "samples" / f"step-{n:08d}.png")
+    record.picture(n, pictures.grid(model.sample(PICTURES, seed=model.config.train.seed)))
 
 
-def save_film(record: "RunRecord") -> Path | None:
-    """The grids one after the other, as a GIF; nothing where there are none."""
+def save_film(run: Path) -> Path | None:
+    """The grids one after the other, as a GIF beside them; nothing where there are none."""
     from PIL import Image
 
     from shared import pictures
 
-    paths = sorted((record.folder / "samples").glob("step-*.png"), reverse=True)
+    paths = sorted((run / "samples").glob("step-*.png"), reverse=True)
     chosen = reversed(paths[:: len(paths) // FRAMES + 1])  # with the last
     frames = [Image.open(path).copy() for path in chosen]  # a copy has no open file behind it
-    return pictures.save_film(frames, record.folder / "samples" / "training.gif") if frames else None
+    return pictures.save_film(frames, run / "samples" / "training.gif") if frames else None
 
 
 def read_source(source: Path) -> dict[str, Any]:
@@ -88,26 +87,27 @@ OPTIONS = TrainingOptions(
 
 def prepare(config: Config, resume: Path | None, init_from: Path | None):
     """Build everything that can be wrong before a run is recorded: data, network, diffusion, checkpoint, record."""
-    from shared.experiments.run import RunRecord, plain
-    from shared.precision import resolve
+    from shared.experiments.follower import create_record, reopen_record
+    from shared.experiments.run import plain
     from shared.training.checkpoint import Checkpoints, load_into, training_facts
-    from shared.training.loop import check, check_same, device_for
+    from shared.training.loop import check_same, settle
+    from shared.training.processes import in_turn
     from shared.training.weights import read_weights
     from task1_unconditional.model import build_data, build_diffusion, build_network
 
-    data = build_data(config)
-    check(data, config.train)
-    config.train.precision = resolve(config.train.precision, device_for(config.train))  # recorded as what it is here
+    with in_turn():
+        data = build_data(config)
+    settle(data, config.train)
     shape = tuple(data[0][0].shape)
     network, diffusion = build_network(config, shape), build_diffusion(config)
     resolved = plain({"shape": shape, **asdict(config)})  # what a checkpoint needs to be sampled from
     if resume is None:
         if init_from is not None:
             load_into(network, *read_weights(init_from))
-        record = RunRecord.create("task1", config.run, asdict(config))
+        record = create_record("task1", config.run, asdict(config))
         record.config = resolved
         return network, diffusion, data, record, None
-    record = RunRecord.reopen(resume)
+    record = reopen_record(resume)
     checkpoint = Checkpoints(record.folder / "checkpoints").latest()
     facts = training_facts(checkpoint)
     check_same(facts["config"], resolved)
@@ -124,24 +124,25 @@ def run() -> int:
     import torch
 
     from shared.training.loop import Interrupted
+    from shared.training.processes import say
 
     torch.manual_seed(config.train.seed)  # the network's first weights
     network, diffusion, data, record, checkpoint = prepare(config, asked.resume, asked.init_from)
-    print(f"run {record.folder}", file=sys.stderr)
+    say(f"run {record.folder}", sys.stderr)
     try:
         with record.closing():
             fit(network, diffusion, data, config, record, checkpoint)
-            film = save_film(record)
+            film = record.keep(save_film)
     except Interrupted as stopped:
         trust = " --trust true" if config.own_data or config.own_network else ""
-        print(
+        say(
             f"{stopped} and saved; go on with: task1-train --resume {shlex.quote(str(record.folder))}{trust}",
-            file=sys.stderr,
+            sys.stderr,
         )
         return 128 + stopped.number
-    print(f"trained: {record.folder}")
+    say(f"trained: {record.folder}")
     if film:
-        print(f"pictures: {film.parent}")
+        say(f"pictures: {film.parent}")
     return 0
 
 

@@ -44,7 +44,7 @@ def fit(model: "Model", data: "Dataset", record: "RunRecord", resume: Path | Non
     for step in train(part, data, config.train, record, resume=resume):
         if step.every(config.train.sample_every):
             samples = replace(model, network=step.ema).sample(PICTURES, seed=config.train.seed)
-            pictures.save(pictures.grid(samples.cpu()), record.folder / "samples" / f"step-{step.n:08d}.png")
+            record.picture(step.n, pictures.grid(samples.cpu()))
 
 
 def read_source(source: Path) -> dict[str, Any]:
@@ -66,26 +66,27 @@ def prepare(config: LatentTraining, resume: Path | None, init_from: Path | None)
     """Build everything that can be wrong before a run is recorded: data, space, network, checkpoint, record."""
     import torch
 
-    from shared.experiments.run import RunRecord, plain
+    from shared.experiments.follower import create_record, reopen_record
+    from shared.experiments.run import plain
     from shared.latents.data import build_latents
     from shared.latents.stored import COPY
-    from shared.precision import resolve
     from shared.training.checkpoint import Checkpoints, load_into, training_facts
-    from shared.training.loop import check, check_same, device_for
+    from shared.training.loop import check_same, device_for, settle
+    from shared.training.processes import in_turn
     from shared.training.weights import read_weights
     from task2_latent.model import Model, build_diffusion, build_network, load_autoencoder
 
-    record = RunRecord.reopen(resume) if resume else None  # first: nobody else trains in it from here on
+    record = reopen_record(resume) if resume else None  # first: nobody else trains in it from here on
     checkpoint = Checkpoints(resume / "checkpoints").latest() if resume else None
     facts = training_facts(checkpoint) if checkpoint else {"config": {}}
     saved = facts["config"]
     autoencoder = load_autoencoder(resume / COPY if resume else config.latents.autoencoder)
     autoencoder.network.to(device_for(config.train))  # it encodes: measuring on a CPU what a GPU trains on takes long
-    data, space = build_latents(
-        config.latents, config.data, config.own_data, autoencoder, saved.get("space"), config.train.workers
-    )
-    check(data, config.train)
-    config.train.precision = resolve(config.train.precision, device_for(config.train))  # recorded as what it is here
+    with in_turn():
+        data, space = build_latents(
+            config.latents, config.data, config.own_data, autoencoder, saved.get("space"), config.train.workers
+        )
+    settle(data, config.train)
     torch.manual_seed(config.train.seed)  # the network's first weights; measuring took random numbers, or not
     network = build_network(config, autoencoder.network.latent_shape(autoencoder.shape))
     resolved = plain({"shape": autoencoder.shape, "space": space.facts(), **asdict(config)})
@@ -93,13 +94,8 @@ def prepare(config: LatentTraining, resume: Path | None, init_from: Path | None)
     if record is None:
         if init_from is not None:
             load_into(network, *read_weights(init_from))
-        record = RunRecord.create("task2", config.run, asdict(config))
+        record = create_record("task2", config.run, asdict(config), autoencoder.copy_to)
         record.config = resolved
-        try:
-            autoencoder.copy_to(record.folder)
-        except BaseException as error:
-            record.close("failed", str(error) or repr(error))
-            raise
         return model, data, record, None
     check_same(saved, resolved)
     record.config = resolved
@@ -112,20 +108,21 @@ def run() -> int:
     asked = OPTIONS.parse()
 
     from shared.training.loop import Interrupted
+    from shared.training.processes import say
 
     model, data, record, checkpoint = prepare(asked.config, asked.resume, asked.init_from)
-    print(f"run {record.folder}", file=sys.stderr)
+    say(f"run {record.folder}", sys.stderr)
     try:
         with record.closing():
             fit(model, data, record, checkpoint)
     except Interrupted as stopped:
         trust = " --trust true" if asked.config.own_data or asked.config.own_network else ""
-        print(
+        say(
             f"{stopped} and saved; go on with: {PROGRAM} --resume {shlex.quote(str(record.folder))}{trust}",
-            file=sys.stderr,
+            sys.stderr,
         )
         return 128 + stopped.number
-    print(f"trained: {record.folder}")
+    say(f"trained: {record.folder}")
     return 0
 
 

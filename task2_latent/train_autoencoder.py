@@ -67,15 +67,13 @@ def save_pairs(record: "RunRecord", autoencoder: "nn.Module", data: "Dataset", n
     """Save the first images, each row of them above its reconstructions."""
     import torch
 
-    from shared import pictures
     from task2_latent.views import side_by_side
 
     originals = torch.stack([data[i][0] for i in range(min(PICTURES, len(data)))])
     device = next(autoencoder.parameters()).device
     with torch.no_grad():
         reconstructions = autoencoder.decode(autoencoder.bottleneck.mean(autoencoder.encode(originals.to(device))))
-    picture = side_by_side(originals, reconstructions.cpu().clamp(-1, 1))
-    pictures.save(picture, record.folder / "samples" / f"step-{n:08d}.png")
+    record.picture(n, side_by_side(originals, reconstructions.cpu().clamp(-1, 1)))
 
 
 def read_source(source: Path) -> dict[str, Any]:
@@ -97,17 +95,20 @@ def prepare(config: AutoencoderTraining, resume: Path | None, init_from: Path | 
     """Build everything that can be wrong before a run is recorded: data, network, checkpoint, record."""
     import torch
 
-    from shared.experiments.run import RunRecord, plain
+    from shared.experiments.follower import create_record, reopen_record
+    from shared.experiments.run import plain
     from shared.latents.stored import build_autoencoder
-    from shared.precision import resolve
     from shared.training.checkpoint import Checkpoints, load_into, training_facts
-    from shared.training.loop import check, check_same, device_for
+    from shared.training.loop import check_same, settle
+    from shared.training.processes import in_turn
     from shared.training.weights import read_weights
     from task2_latent.model import build_data
 
-    data = build_data(config)
-    check(data, config.train)
-    config.train.precision = resolve(config.train.precision, device_for(config.train))  # recorded as what it is here
+    if config.train.shard:
+        raise UserError("train.shard is for a network that is trained alone, and an autoencoder is small: leave it out")
+    with in_turn():
+        data = build_data(config)
+    settle(data, config.train)
     shape = tuple(data[0][0].shape)
     torch.manual_seed(config.train.seed)  # the network's first weights
     autoencoder = build_autoencoder(config.autoencoder, shape)
@@ -116,10 +117,10 @@ def prepare(config: AutoencoderTraining, resume: Path | None, init_from: Path | 
     if resume is None:
         if init_from is not None:
             load_into(autoencoder, *read_weights(init_from))
-        record = RunRecord.create(FOLDER, config.run, asdict(config))
+        record = create_record(FOLDER, config.run, asdict(config))
         record.config = resolved
         return autoencoder, opponents, data, record, None
-    record = RunRecord.reopen(resume)
+    record = reopen_record(resume)
     checkpoint = Checkpoints(record.folder / "checkpoints").latest()
     facts = training_facts(checkpoint)
     check_same(facts["config"], resolved)
@@ -194,21 +195,22 @@ def run() -> int:
     check_stages(config)
 
     from shared.training.loop import Interrupted
+    from shared.training.processes import say
 
     while config is not None:
         autoencoder, opponents, data, record, checkpoint = prepare(config, resume, init_from)
-        print(f"run {record.folder}", file=sys.stderr)
+        say(f"run {record.folder}", sys.stderr)
         try:
             with record.closing():
                 fit(autoencoder, opponents, data, config, record, checkpoint)
         except Interrupted as stopped:
             trust = " --trust true" if config.own_data else ""
-            print(
+            say(
                 f"{stopped} and saved; go on with: {PROGRAM} --resume {shlex.quote(str(record.folder))}{trust}",
-                file=sys.stderr,
+                sys.stderr,
             )
             return 128 + stopped.number
-        print(f"trained: {record.folder}")
+        say(f"trained: {record.folder}")
         config, resume, init_from = next_stage(config), None, record.folder
     return 0
 

@@ -45,8 +45,7 @@ def fit(model: "Model", data: "Dataset", record: "RunRecord", resume: Path | Non
     for step in train(part, data, config.train, record, resume=resume):
         if step.every(config.train.sample_every):
             samples = replace(model, network=step.ema).sample(asked, config.train.seed)
-            picture = pictures.grid(samples, COLUMNS)
-            pictures.save(picture, record.folder / "samples" / f"step-{step.n:08d}.png")
+            record.picture(step.n, pictures.grid(samples, COLUMNS))
 
 
 def examples(data: "Dataset", keys: list[str]) -> "Cond":
@@ -84,26 +83,28 @@ def prepare(config: Config, resume: Path | None, init_from: Path | None):
     import torch
 
     from shared.conditions.known import known_of, needed, with_text
-    from shared.experiments.run import RunRecord, plain
-    from shared.precision import resolve
+    from shared.experiments.follower import create_record, reopen_record
+    from shared.experiments.run import plain
     from shared.training.checkpoint import Checkpoints, load_into, training_facts
-    from shared.training.loop import check, check_same, device_for
+    from shared.training.loop import check_same, device_for, settle
+    from shared.training.processes import in_turn
     from shared.training.weights import newest, read_weights
     from task3_conditional.model import Model, build_data, build_diffusion, build_network
 
-    record = RunRecord.reopen(resume) if resume else None  # first: nobody else trains in it from here on
+    record = reopen_record(resume) if resume else None  # first: nobody else trains in it from here on
     checkpoint = Checkpoints(resume / "checkpoints").latest() if resume else None
     facts = training_facts(checkpoint) if checkpoint else {"config": {}}
     saved = facts["config"]
-    data = build_data(config)
-    check(data, config.train)
+    with in_turn():
+        data = build_data(config)
+    settle(data, config.train)
     told, reader = config.condition.told, None
     needed(told, data)
     words_of = newest(init_from) if init_from and config.text.encoder == "learned" else None
     if "text" in told:
-        data, reader = with_text(config.text, data, device_for(config.train), checkpoint or words_of)
+        with in_turn():
+            data, reader = with_text(config.text, data, device_for(config.train), checkpoint or words_of)
     known = known_of(told, data, reader, config.text)
-    config.train.precision = resolve(config.train.precision, device_for(config.train))  # recorded as what it is here
     shape = tuple(data[0][0].shape)
     torch.manual_seed(config.train.seed)  # the network's first weights
     model = Model(build_network(config, shape, known), build_diffusion(config), config, shape, known, Path("the run"))
@@ -111,7 +112,7 @@ def prepare(config: Config, resume: Path | None, init_from: Path | None):
     if record is None:
         if init_from is not None:
             load_into(model.network, *read_weights(init_from))
-        record = RunRecord.create("task3", config.run, asdict(config))
+        record = create_record("task3", config.run, asdict(config))
         record.config = resolved
         return model, data, record, None
     check_same(saved, resolved)
@@ -125,21 +126,22 @@ def run() -> int:
     asked = OPTIONS.parse()
 
     from shared.training.loop import Interrupted
+    from shared.training.processes import say
 
     model, data, record, checkpoint = prepare(asked.config, asked.resume, asked.init_from)
-    print(f"run {record.folder}", file=sys.stderr)
+    say(f"run {record.folder}", sys.stderr)
     try:
         with record.closing():
             fit(model, data, record, checkpoint)
     except Interrupted as stopped:
         trust = " --trust true" if asked.config.own_data else ""
-        print(
+        say(
             f"{stopped} and saved; go on with: {PROGRAM} --resume {shlex.quote(str(record.folder))}{trust}",
-            file=sys.stderr,
+            sys.stderr,
         )
         return 128 + stopped.number
-    print(f"trained: {record.folder}")
-    print(f"pictures: {record.folder / 'samples'}")
+    say(f"trained: {record.folder}")
+    say(f"pictures: {record.folder / 'samples'}")
     return 0
 
 

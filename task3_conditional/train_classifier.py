@@ -72,7 +72,8 @@ def save_accuracies(
     count = len(examples.labels)
     about = f"After {n} steps, averaged weights, {count} images {examples.kind}; standard error at most "
     table = render(["t / T", "alpha", "accuracy"], rows, "markdown")
-    write_text(record.folder / "accuracy.md", f"{about}{0.5 / count**0.5:.1%}.\n\n{table}")
+    text = f"{about}{0.5 / count**0.5:.1%}.\n\n{table}"
+    record.keep(lambda run: write_text(run / "accuracy.md", text))
 
 
 def examples_for(config: ClassifierTraining, data: "Dataset") -> Examples:
@@ -116,29 +117,32 @@ def prepare(config: ClassifierTraining, resume: Path | None, init_from: Path | N
 
     from shared.cli import build_own
     from shared.datasets import load
-    from shared.experiments.run import RunRecord, plain
-    from shared.precision import resolve
+    from shared.experiments.follower import create_record, reopen_record
+    from shared.experiments.run import plain
     from shared.training.checkpoint import Checkpoints, load_into, training_facts
-    from shared.training.loop import check, check_same, device_for
+    from shared.training.loop import check_same, settle
+    from shared.training.processes import in_turn
     from shared.training.weights import read_weights
     from task3_conditional.classifier import build_classifier, build_noise, classes_of
 
-    data = build_own(config.own_data, Dataset) if config.own_data else load(config.data)
-    check(data, config.train)
+    with in_turn():
+        data = build_own(config.own_data, Dataset) if config.own_data else load(config.data)
+    settle(data, config.train)
     classes = classes_of(data)
     build_noise(config.schedule)
-    config.train.precision = resolve(config.train.precision, device_for(config.train))  # recorded as what it is here
     shape = tuple(data[0][0].shape)
     torch.manual_seed(config.train.seed)  # the network's first weights
-    network, examples = build_classifier(config, shape, len(classes)), examples_for(config, data)
+    network = build_classifier(config, shape, len(classes))
+    with in_turn():
+        examples = examples_for(config, data)
     resolved = plain({"shape": shape, "classes": classes, **asdict(config)})  # what a checkpoint needs to be used
     if resume is None:
         if init_from is not None:
             load_into(network, *read_weights(init_from))
-        record = RunRecord.create(FOLDER, config.run, asdict(config))
+        record = create_record(FOLDER, config.run, asdict(config))
         record.config = resolved
         return network, data, examples, record, None
-    record = RunRecord.reopen(resume)
+    record = reopen_record(resume)
     checkpoint = Checkpoints(record.folder / "checkpoints").latest()
     facts = training_facts(checkpoint)
     check_same(facts["config"], resolved)
@@ -153,22 +157,23 @@ def run() -> int:
     config = asked.config
 
     from shared.training.loop import Interrupted
+    from shared.training.processes import say
 
     network, data, examples, record, checkpoint = prepare(config, asked.resume, asked.init_from)
-    print(f"run {record.folder}", file=sys.stderr)
+    say(f"run {record.folder}", sys.stderr)
     try:
         with record.closing():
             fit(network, data, examples, config, record, checkpoint)
     except Interrupted as stopped:
         trust = " --trust true" if config.own_data else ""
-        print(
+        say(
             f"{stopped} and saved; go on with: {PROGRAM} --resume {shlex.quote(str(record.folder))}{trust}",
-            file=sys.stderr,
+            sys.stderr,
         )
         return 128 + stopped.number
-    print(f"trained: {record.folder}")
+    say(f"trained: {record.folder}")
     if config.train.sample_every:
-        print(f"accuracy by noise level: {record.folder / 'accuracy.md'}")
+        say(f"accuracy by noise level: {record.folder / 'accuracy.md'}")
     return 0
 
 

@@ -15,6 +15,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from shared.training.processes import world
+
 ROOT = Path(__file__).resolve().parents[2]  # of the code: a clone, or where a wheel was installed
 SOURCE = (".py", ".yaml", ".yml", ".toml", ".sh")
 LARGEST = 1 << 20  # bytes: nobody writes a longer source file by hand
@@ -60,6 +62,7 @@ def provenance() -> dict[str, Any]:
         "platform": platform.platform(),
         "processor": processor(),
         "cpus": os.cpu_count(),
+        "processes": world(),
         "threads": torch.get_num_threads(),
         "memory_gib": memory_gib(),
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,

@@ -22,10 +22,10 @@ import re
 import shutil
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import yaml
 from filelock import FileLock, Timeout
@@ -36,6 +36,10 @@ from shared.experiments.history import LOCK, Run, read_metrics
 from shared.experiments.provenance import git, peak_memory_gib, provenance, write_source
 from shared.files import is_number, is_run, read_json, write_text, write_whole
 
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+T = TypeVar("T")
 WAIT = 10.0  # seconds for which a lock is waited: the loaders of a killed training outlive it a little
 PEAKS = ("peak_memory_gib", "peak_gpu_memory_gib")
 KEPT_OUT = ("images", "seconds", *PEAKS)  # of TensorBoard: no curves to look at
@@ -228,6 +232,16 @@ class RunRecord:
         for name, value in figures.items():
             if name not in KEPT_OUT:
                 self._writer.add_scalar(name, value, n)
+
+    def keep(self, write: Callable[[Path], T]) -> T:
+        """Have `write(folder)` add something to the folder; returns what it returns."""
+        return write(self.folder)
+
+    def picture(self, n: int, image: "Image") -> None:
+        """Keep a picture of step n."""
+        from shared import pictures  # brings torch, which those who only read runs do without
+
+        pictures.save(image, self.folder / "samples" / f"step-{n:08d}.png")
 
     @contextlib.contextmanager
     def closing(self) -> Iterator[None]:

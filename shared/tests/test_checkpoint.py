@@ -24,7 +24,6 @@ from shared.training.checkpoint import (
     Checkpoints,
     digest,
     load_into,
-    prefixed,
     read_facts,
     read_tensors,
     restore,
@@ -32,6 +31,7 @@ from shared.training.checkpoint import (
 )
 from shared.training.config import OptimizerConfig
 from shared.training.optim import build_optimizer
+from shared.training.state import prefixed
 
 
 @pytest.fixture

@@ -37,6 +37,8 @@ TRAIN = {
     "precision": "bf16",
 }
 ELSEWHERE = {
+    "epochs": "test_processes.py",
+    "shard": "test_processes.py",
     "compile": "test_training_compile.py",
     "deterministic": "matters on a GPU alone",
     "device": "here",

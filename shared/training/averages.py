@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 from shared.training.config import AveragesConfig
+from shared.training.shards import own, shard
 
 
 class EMA(AveragedModel):
@@ -26,7 +27,7 @@ class EMA(AveragedModel):
     def _move(self, averaged: list[Tensor], current: list[Tensor], _: Tensor) -> None:
         k = int(self.n_averaged)  # not the argument: torch copies it to the device, and reading that would stall a GPU
         warm = min(self.decay, (1 + k) / (10 + k))
-        torch._foreach_lerp_(averaged, current, 1 - warm)
+        torch._foreach_lerp_([own(a) for a in averaged], [own(c) for c in current], 1 - warm)
 
 
 class Averages:
@@ -56,6 +57,11 @@ class Averages:
         for average in self.models.values():
             average.module.to(device)
         return self
+
+    def shard(self, device: torch.device) -> None:
+        """Keep a share of each average, as `shard` leaves one of the network."""
+        for average in self.models.values():
+            shard(average.module, device)
 
     def network(self, name: str) -> nn.Module:
         """The averaged network itself."""

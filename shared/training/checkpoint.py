@@ -24,7 +24,8 @@ from torch import Tensor, nn
 from shared.errors import UserError
 from shared.files import partial, write_whole
 from shared.training.averages import Averages
-from shared.training.state import load_into, load_optimizer, optimizer_state, prefixed
+from shared.training.processes import first
+from shared.training.state import gathered, load_into, load_optimizer, optimizer_state
 
 FORMAT = 2
 NO_CHECKPOINT = (SafetensorError, KeyError, ValueError, TypeError, OSError, RecursionError, MemoryError)
@@ -168,29 +169,34 @@ class Checkpoints:
     def save(self, n: int, parts: Sequence[Savable], config: dict[str, Any]) -> Path:
         """Save everything that step n + 1 depends on; then delete what is older than the newest `keep`.
 
+        All processes must call it; the first one writes, while the others wait.
+
         Raises:
             OSError: it could not be written; all earlier checkpoints are still there.
         """
-        self.folder.mkdir(exist_ok=True)  # without parents: a run that was removed does not come back as a ghost
-        for leftover in self.folder.glob(partial(Path("*")).name):  # of a save that was killed
-            leftover.unlink()
         tensors, facts = {}, {"step": n, "config": config}
         for part in parts:
             prefix, own = f"{part.name}." if part.name else "", {}
             networks = {"model": part.model, **{name: part.averages.network(name) for name in part.averages.models}}
             for name, network in networks.items():
-                tensors |= prefixed(f"{prefix}{name}", network.state_dict())
+                tensors |= gathered(f"{prefix}{name}", network.state_dict())
             state, numbers = optimizer_state(part.model, part.optimizer)
             if part.optimizer.state:  # a part that has not begun has none
-                tensors |= prefixed(f"{prefix}optimizer", state)
+                tensors |= gathered(f"{prefix}optimizer", state)
             own = {"averages": part.averages.counts(), "optimizer": numbers}
             facts |= {part.name: own} if part.name else own
         path = self.folder / f"step-{n:08d}.safetensors"
+        first(lambda: self._write(path, tensors, facts))
+        return path
+
+    def _write(self, path: Path, tensors: dict[str, Tensor], facts: dict[str, Any]) -> None:
+        self.folder.mkdir(exist_ok=True)  # without parents: a run that was removed does not come back as a ghost
+        for leftover in self.folder.glob(partial(Path("*")).name):  # of a save that was killed
+            leftover.unlink()
         write_checkpoint(path, tensors, facts)
         for old in self.all()[: -self.keep]:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(old)
-        return path
 
 
 def restore(path: Path, parts: Sequence[Savable]) -> int:

@@ -66,10 +66,12 @@ class TrainConfig:
 
     steps: PositiveInt = 10_000
     """optimizer steps in all"""
+    epochs: PositiveInt | None = None
+    """passes over the data; where given, they decide the steps"""
     batch: PositiveInt = 128
     """images in a micro-batch"""
     accumulate: PositiveInt = 1
-    """micro-batches in an optimizer step"""
+    """micro-batches in an optimizer step; several processes share them"""
     clip: NonNegativeFloat = 1.0
     """largest norm of the gradient; 0 for no limit"""
     seed: Seed = 0
@@ -78,6 +80,8 @@ class TrainConfig:
     """number format of the network's arithmetic; auto is bf16 where the processor has it; weights are always float32"""
     compile: bool = False
     """compile the network: minutes at the start, faster steps; needs a C++ compiler"""
+    shard: bool = False
+    """several processes: each keeps a share of weights, averages and optimizer state, not all of them (FSDP2)"""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """where to train; auto takes a GPU if there is one"""
     deterministic: bool = False
@@ -102,5 +106,6 @@ MAY_CHANGE = (
     "train.sample_every",
     "train.save_every",
     "train.keep",
+    "train.shard",
     "text.cache",
 )

@@ -85,7 +85,8 @@ def resident(
     else:
         x, cond, given = dataset.x.to(device), {k: v.to(device) for k, v in dataset.cond.items()}, lambda values: values
     for batch in keys:
-        index = torch.tensor([index for index, _ in batch]).to(device, non_blocking=True)
+        index = torch.tensor([index for index, _ in batch], pin_memory=device.type == "cuda")  # or a GPU is waited for
+        index = index.to(device, non_blocking=True)
         yield given(x[index]), {name: values[index] for name, values in cond.items()}
 
 

@@ -5,6 +5,7 @@ evaluation, an early stop) is the caller's `for` loop.
 """
 
 import contextlib
+import math
 import os
 import shutil
 import sys
@@ -28,6 +29,7 @@ from shared.training.config import MAY_CHANGE, TrainConfig
 from shared.training.data import batches, check_data
 from shared.training.interrupt import Interrupt
 from shared.training.part import Part, Trained
+from shared.training.processes import is_first, largest, local_rank, rank, start, together, world
 from shared.training.progress import Progress
 
 
@@ -79,21 +81,39 @@ def device_for(config: TrainConfig) -> torch.device:
 
 
 def accelerator_for(config: TrainConfig) -> Accelerator:
-    """The accelerator of a config: device, number format, processes.
+    """The accelerator of a config: device and number format; and all processes have met.
 
     Raises:
-        UserError: a GPU is asked for and there is none, or the processes do not divide the micro-batches.
+        UserError: a GPU is asked for and there is none, there are fewer than processes, or the processes do not divide
+            the micro-batches.
     """
+    if config.accumulate % world():
+        raise UserError(
+            f"{world()} processes cannot share {config.accumulate} micro-batches evenly: make train.accumulate a "
+            "multiple"
+        )
+    start()
     device = device_for(config)
+    if device.type == "cuda" and local_rank() >= (here := torch.cuda.device_count()):
+        raise UserError(f"there is no GPU for process {local_rank()} of this machine, which has {here}: start fewer")
     precision = {"fp32": "no", "bf16": "bf16"}[resolve(config.precision, device)]
     AcceleratorState._reset_state()  # it holds one number format a process: a second training may have another
-    accelerator = Accelerator(cpu=device.type == "cpu", mixed_precision=precision)
-    if config.accumulate % accelerator.num_processes:
-        raise UserError(
-            f"{accelerator.num_processes} processes cannot share {config.accumulate} micro-batches evenly: "
-            "make train.accumulate a multiple"
-        )
-    return accelerator
+    return Accelerator(cpu=device.type == "cpu", mixed_precision=precision)
+
+
+def settle(data: Dataset, config: TrainConfig) -> None:
+    """Check, and put into the config what only this place knows, so that it is recorded as it will be.
+
+    The number format becomes the one that the device has; epochs become steps, which a resume may raise as ever.
+
+    Raises:
+        UserError: as for `check`.
+    """
+    check(data, config)
+    config.precision = resolve(config.precision, device_for(config))
+    if config.epochs is not None:
+        config.steps = config.epochs * math.ceil(len(data) / (config.batch * config.accumulate))
+        config.epochs = None
 
 
 def check(data: Dataset, config: TrainConfig) -> None:
@@ -123,6 +143,8 @@ def train(
 ) -> Iterator[TrainStep]:
     """Train, and yield after each optimizer step, when weights and averages are up to date.
 
+    Of several processes each goes through this with micro-batches of its own, and yields after the same steps.
+
     Args:
         parts: what is trained: one network, or several in turn in each step, on the same batch.
         data: `(x, cond)` pairs; see `data.py`.
@@ -132,15 +154,17 @@ def train(
 
     Raises:
         UserError: a loss that is not finite, data out of range, a checkpoint of another config.
-        Interrupted: SIGINT or SIGTERM came; the step at hand was finished and saved.
+        Interrupted: SIGINT or SIGTERM came, to any process; the step at hand was finished and saved.
         OSError: a checkpoint could not be written; the ones before it are whole.
     """
-    accelerator = accelerator_for(config)
-    device, rank, world = accelerator.device, accelerator.process_index, accelerator.num_processes
+    accelerator, parts = accelerator_for(config), [parts] if isinstance(parts, Part) else parts
+    device = accelerator.device
+    if config.shard and len(parts) > 1:
+        raise UserError("train.shard is for a network that is trained alone: leave it out")
     if config.deterministic and device.type == "cuda":
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.use_deterministic_algorithms(True)
-    trained = [Trained(part, accelerator) for part in ([parts] if isinstance(parts, Part) else parts)]
+    trained = [Trained(part, accelerator, config.shard) for part in parts]
     images = config.batch * config.accumulate
     first = 0
     if resume is not None:
@@ -148,14 +172,14 @@ def train(
         run.reached(first, first * images)
     for part in trained:
         part.wrap(config.compile)
-    stream = batches(data, config, first, device, rank, world)
-    progress = Progress(first, config.steps)
+    stream = batches(data, config, first, device, rank(), world())
+    progress = Progress(first, config.steps, shown=is_first())
 
-    with Interrupt() as interrupt, contextlib.closing(progress):
+    with Interrupt() as interrupt, contextlib.closing(progress), together():
         if first:  # once more: what the caller does after a step may have been cut short by what ended the run
             yield TrainStep(first, first == config.steps, trained[0].averages)
         for n in range(first, config.steps):
-            micro = [next(stream) for _ in range(config.accumulate // world)]
+            micro = [next(stream) for _ in range(config.accumulate // world())]
             for part in trained:
                 if n >= part.part.start:
                     part.step(micro, n, config)
@@ -167,7 +191,8 @@ def train(
                 figures = {name: value for part in trained for name, value in part.read(images).items()}
                 progress.report(step.n, figures["loss"], figures["images_per_second"])
                 run.log(step.n, figures)
-            stopping = interrupt.received  # read once: a signal after this line waits for the next step's save
+            # read once, and the same for all: a signal after this line waits for the next step's save
+            stopping = largest(interrupt.received or 0)
             if step.every(config.save_every) or step.last or stopping:
                 for part in trained:
                     part.check(step.n)

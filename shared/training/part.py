@@ -5,8 +5,10 @@ What is trained: a network with its loss, optimizer and averages. The loop takes
 
 import contextlib
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -17,6 +19,8 @@ from shared.training.averages import Averages
 from shared.training.config import AveragesConfig, OptimizerConfig, TrainConfig
 from shared.training.data import Batch, derive
 from shared.training.optim import build_optimizer, learning_rate
+from shared.training.processes import agreed, average_gradients, largest, rank, share_weights, world
+from shared.training.shards import is_sharded, own, sending, shard, whole
 
 Loss = Callable[[nn.Module, Tensor, dict[str, Tensor]], Tensor]  # (model, x, cond) -> a scalar
 
@@ -31,11 +35,22 @@ class Part:
     averages: AveragesConfig = field(default_factory=AveragesConfig)
     name: str = ""  # of every part but the first
     start: int = 0  # the optimizer step from which it is trained
-    figures: dict[str, Tensor] = field(default_factory=dict)  # what the loss wants logged, as of its last call
+    figures: dict[str, Tensor] = field(default_factory=dict)  # scalars that the loss wants logged, of its last call
+
+
+NEVER = -(2**62)
+
+
+def mean(values: Tensor) -> Any:
+    """Numbers as Python's: the mean of the processes'. Waits for the device."""
+    return (agreed(values.detach().double().cpu()) / world()).tolist()
 
 
 class Meter:
-    """The loss since the last report, and the first step at which it was not finite; on the device, read when asked."""
+    """The loss since the last report, and the first step at which it was not finite; on the device, read when asked.
+
+    What is read is of all processes: each must ask when the others do.
+    """
 
     def __init__(self, device: torch.device):
         """Empty."""
@@ -59,17 +74,18 @@ class Meter:
 
     def check(self) -> None:
         """Raise UserError if a loss or gradient was not finite. Waits for the device."""
-        if (n := int(self.broken)) >= 0:
+        n = int(self.broken)
+        if (backwards := largest(-n if n >= 0 else NEVER)) > NEVER:  # the largest of -n is the first of n
             raise UserError(
-                f"the loss or its gradient was not finite at step {n}: training stopped, earlier checkpoints are "
-                "kept; try a lower optimizer.lr, train.clip 1, or train.precision fp32"
+                f"the loss or its gradient was not finite at step {-backwards}: training stopped, earlier checkpoints "
+                "are kept; try a lower optimizer.lr, train.clip 1, or train.precision fp32"
             )
 
     def read(self) -> tuple[float, float]:
         """Mean loss a step and steps a second since the last reading."""
         self.check()
         now = time.perf_counter()
-        figures = self.total.item() / self.steps, self.steps / (now - self.began)
+        figures = mean(self.total / self.steps), self.steps / (now - self.began)
         self.total.zero_()
         self.steps, self.began = 0, now
         return figures
@@ -78,18 +94,24 @@ class Meter:
 class Trained:
     """A part at work: on its device, with its optimizer and averages."""
 
-    def __init__(self, part: Part, accelerator: Accelerator):
-        """Averages are made before the model is wrapped; see `wrap`."""
+    def __init__(self, part: Part, accelerator: Accelerator, sharded: bool = False):
+        """Model, averages, then shares of both, then the optimizer of what is left here."""
         self.part, self.name, self.accelerator = part, part.name, accelerator
         self.model = part.model.to(accelerator.device)
+        share_weights(self.model)
         self.averages = Averages(self.model, part.averages).to(accelerator.device)
+        if sharded:
+            shard(self.model, accelerator.device)
+            self.averages.shard(accelerator.device)
         self.optimizer = build_optimizer(self.model, part.optimizer)
+        self.seen: Counter[str] = Counter()  # sums of the part's figures over the micro-batches of a step
 
     def wrap(self, compiled: bool) -> None:
-        """Make the model ready for several processes and for the number format; after a checkpoint was restored."""
+        """Compile the model and make it compute in the number format; in place, so that its names stay."""
         if compiled:
             self.model.compile()
-        self.prepared = self.accelerator.prepare_model(self.model)
+        # "evaluation" is the format alone: gradients are averaged by `average_gradients`, or by the shards
+        self.prepared = self.accelerator.prepare_model(self.model, evaluation_mode=True)
         self.meter = Meter(self.accelerator.device)
 
     def step(self, micro: list[Batch], n: int, config: TrainConfig) -> None:
@@ -99,16 +121,18 @@ class Trained:
             group["lr"] = self.rate
         self.optimizer.zero_grad()  # another part's loss may have come through this network
         loss = torch.zeros((), device=self.accelerator.device)
-        rank, world = self.accelerator.process_index, self.accelerator.num_processes
+        self.seen.clear()
         for i, (x, cond) in enumerate(micro):
-            own = (self.name,) if self.name else ()
-            torch.manual_seed(derive(config.seed, n, rank + i * world, *own))  # t, eps, dropout of this micro-batch
-            last = i == len(micro) - 1
-            with contextlib.nullcontext() if last else self.accelerator.no_sync(self.prepared):
-                part_loss = self.part.loss(self.prepared, x, cond) / len(micro)
-                self.accelerator.backward(part_loss)
+            j, name = rank() + i * world(), (self.name,) if self.name else ()
+            torch.manual_seed(derive(config.seed, n, j, *name))  # t, eps, dropout of micro-batch j
+            sending(self.model, now=i == len(micro) - 1)
+            part_loss = self.part.loss(self.prepared, x, cond) / len(micro)
+            self.accelerator.backward(part_loss)
             loss += part_loss.detach()
-        self.norm = nn.utils.clip_grad_norm_(self.model.parameters(), config.clip or float("inf"))
+            self.seen.update({figure: value.detach() / len(micro) for figure, value in self.part.figures.items()})
+        if not is_sharded(self.model):  # shards have sent theirs
+            average_gradients(self.model)
+        self.norm = whole(nn.utils.clip_grad_norm_(self.model.parameters(), config.clip or float("inf")))
         self.optimizer.step()
         self.optimizer.zero_grad()
         self.averages.update(self.model, n + 1)
@@ -118,11 +142,12 @@ class Trained:
         """The figures since the last report, for `images` a step; none before the part's first step."""
         if not self.meter.steps:
             return {}
-        mean, speed = self.meter.read()
-        figures = {"loss": mean, "gradient_norm": self.norm.item(), "lr": self.rate}
+        loss, speed = self.meter.read()
+        figures = {"loss": loss, "gradient_norm": self.norm.item(), "lr": self.rate}
         if not self.name:
             figures["images_per_second"] = speed * images
-        figures |= {name: float(value) for name, value in self.part.figures.items()}
+        if self.seen:
+            figures |= dict(zip(self.seen, mean(torch.stack(list(self.seen.values()))), strict=True))
         return {f"{self.name}_{name}" if self.name else name: value for name, value in figures.items()}
 
     def check(self, n: int) -> None:
@@ -133,7 +158,7 @@ class Trained:
 
 def check_weights(model: nn.Module, n: int) -> None:
     """Raise UserError if step n left a weight that is not finite, as too long a step does. Waits for the device."""
-    if not torch.stack([p.isfinite().all() for p in model.parameters()]).all():
+    if largest(not torch.stack([own(p).isfinite().all() for p in model.parameters()]).all()):
         raise UserError(
             f"a weight was not finite after step {n}: training stopped, earlier checkpoints are kept; try a lower "
             "optimizer.lr"

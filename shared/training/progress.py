@@ -12,10 +12,11 @@ from tqdm import tqdm
 class Progress:
     """Shows step, loss, images a second and the time left, on standard error."""
 
-    def __init__(self, first: int, steps: int):
-        """For steps `first` … `steps`."""
+    def __init__(self, first: int, steps: int, shown: bool = True):
+        """For steps `first` … `steps`; of several processes one is shown."""
         self.steps, self.first, self.began = steps, first, time.perf_counter()
-        self.bar = tqdm(total=steps, initial=first, unit="step", dynamic_ncols=True) if sys.stderr.isatty() else None
+        bar, self.shown = shown and sys.stderr.isatty(), shown
+        self.bar = tqdm(total=steps, initial=first, unit="step", dynamic_ncols=True) if bar else None
 
     def step(self) -> None:
         """One optimizer step is done."""
@@ -26,6 +27,8 @@ class Progress:
         """Show the mean loss and the images a second since the last report."""
         if self.bar is not None:
             self.bar.set_postfix_str(f"loss {loss:.4f}, {rate:.0f} images/s")
+            return
+        if not self.shown:
             return
         left = (time.perf_counter() - self.began) / max(n - self.first, 1) * (self.steps - n)
         minutes, seconds = divmod(round(left), 60)

@@ -16,6 +16,8 @@ from torch.distributed.checkpoint.state_dict import (
 )
 
 from shared.errors import UserError
+from shared.training.processes import is_first
+from shared.training.shards import shared_like, whole
 
 FLAT = StateDictOptions(flatten_optimizer_state_dict=True)  # plain keys to tensors and numbers
 
@@ -23,6 +25,19 @@ FLAT = StateDictOptions(flatten_optimizer_state_dict=True)  # plain keys to tens
 def prefixed(prefix: str, state: dict[str, Tensor]) -> dict[str, Tensor]:
     """The state with a prefix before each name; copies, as safetensors refuses tensors that share memory."""
     return {f"{prefix}.{name}": value.detach().cpu().clone().contiguous() for name, value in state.items()}
+
+
+def gathered(prefix: str, state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The same of a network or optimizer at training: put together of the processes' shares, for the first one alone.
+
+    All processes must call it, and those after the first get nothing: together they would fill a machine's memory.
+    """
+    tensors = {}
+    for name, value in state.items():
+        value = whole(value.detach())
+        if is_first():
+            tensors |= prefixed(prefix, {name: value})
+    return tensors
 
 
 def check_alike(path: Path, what: str, there: dict[str, Tensor], here: dict[str, Tensor]) -> None:
@@ -39,8 +54,9 @@ def load_into(model: nn.Module, state: dict[str, Tensor], path: Path) -> None:
     Raises:
         UserError: names or shapes differ: the checkpoint is of another network.
     """
-    check_alike(path, "network", state, model.state_dict())
-    model.load_state_dict(state)
+    here = model.state_dict()
+    check_alike(path, "network", state, here)
+    model.load_state_dict({name: shared_like(value, here[name]) for name, value in state.items()})
 
 
 def optimizer_state(model: nn.Module, optimizer: torch.optim.Optimizer) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -72,6 +88,7 @@ def load_optimizer(
     for name, value in json.loads(json.dumps(own)).items():
         if numbers.get(name, value) != value and not name.endswith(".lr"):  # the loop sets the rate at each step
             raise UserError(f"{path} is of another optimizer: {name} is {numbers[name]} there and {value} here")
+    there = {name: shared_like(value, here[name]) for name, value in there.items()}
     set_optimizer_state_dict(model, optimizer, own | blank | there, options=FLAT)
     for name, parameter in model.named_parameters():
         if f"state.{name}" not in reached:

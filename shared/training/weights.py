@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from shared.errors import UserError
-from shared.training.checkpoint import Checkpoints, prefixed, read_facts, read_tensors, write_checkpoint
+from shared.training.checkpoint import Checkpoints, read_facts, read_tensors, write_checkpoint
+from shared.training.state import prefixed
 
 
 def newest(source: Path) -> Path:

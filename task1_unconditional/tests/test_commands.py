@@ -83,8 +83,6 @@ def test_the_film_of_the_training_has_every_grid(trained):
 
 def test_a_long_training_makes_a_film_that_can_be_watched(here, monkeypatch):
     """Thousands of grids would take minutes to watch, and more files than a process may open."""
-    from types import SimpleNamespace
-
     from task1_unconditional.train import FRAMES, save_film
 
     (here / "samples").mkdir()
@@ -93,7 +91,7 @@ def test_a_long_training_makes_a_film_that_can_be_watched(here, monkeypatch):
         image = Image.new("L", (9, 1), 0)
         image.putdata([255 * (n >> bit & 1) for bit in range(9)])
         image.save(here / "samples" / f"step-{n:08d}.png")
-    film = Image.open(save_film(SimpleNamespace(folder=here)))
+    film = Image.open(save_film(here))
     assert FRAMES / 2 <= film.n_frames <= FRAMES
     film.seek(film.n_frames - 1)
     last = pixels(here / "samples" / f"step-{2 * FRAMES + 6:08d}.png")
