@@ -16,7 +16,6 @@ from task3_conditional.config import STAGE, Config, model_config
 if TYPE_CHECKING:  # imported where they are used: torch takes seconds, and --help should not
     from torch.utils.data import Dataset
 
-    from shared.conditions.said import Cond
     from shared.experiments.run import RunRecord
     from task3_conditional.model import Model
 
@@ -29,13 +28,14 @@ DEMO = Path(__file__).parent / "configs" / "demo.yaml"
 def fit(model: "Model", data: "Dataset", record: "RunRecord", resume: Path | None) -> None:
     """Train the network, and save samples of the same noise and the same conditions at intervals."""
     from shared import pictures
+    from shared.conditions.asked import examples
     from shared.training.loop import device_for, train
     from shared.training.part import Part
 
     config, diffusion, keys = model.config, model.diffusion, model.network.keys
     dropping = (config.condition.dropout, config.condition.together, config.condition.leave_open)
     diffusion.schedule.to(device_for(config.train))  # beside the data, or each step would wait for a copy
-    asked = examples(data, keys)
+    asked = examples(data, keys, PICTURES, COLUMNS)
 
     def loss(network, x, cond):
         told = model.network.drop({name: cond[name] for name in keys}, *dropping)
@@ -46,21 +46,6 @@ def fit(model: "Model", data: "Dataset", record: "RunRecord", resume: Path | Non
         if step.every(config.train.sample_every):
             samples = replace(model, network=step.ema).sample(asked, config.train.seed)
             record.picture(step.n, pictures.grid(samples, COLUMNS))
-
-
-def examples(data: "Dataset", keys: list[str]) -> "Cond":
-    """The conditions of some samples, evenly spaced, so that each column of the grid has one class where they lie in
-    the order of their classes."""
-    import torch
-
-    rows = -(-PICTURES // COLUMNS)
-    chosen = [
-        int((column + (row + 0.5) / rows) * len(data) / COLUMNS) for row in range(rows) for column in range(COLUMNS)
-    ]
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)  # what a data set draws at random, such as a scene, is the same in every picture
-        told = [data[min(i, len(data) - 1)][1] for i in chosen]
-    return {name: torch.stack([cond[name] for cond in told]) for name in keys}
 
 
 def read_source(source: Path) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from shared.cli import command
 from shared.errors import UserError
 from shared.options import TrainingOptions
 from task4_dit.config import SHORT, STAGE, Config, Distillation
-from task4_dit.train import build_data, conduct, examples, show
+from task4_dit.train import COLUMNS, PICTURES, build_data, conduct, show
 
 if TYPE_CHECKING:  # imported where they are used: torch takes seconds, and --help should not
     from torch.utils.data import Dataset
@@ -54,7 +54,7 @@ def consistency(student: "Model", teacher: "Model", config: Distillation) -> "Lo
     diffusion, space, wanted = student.diffusion, student.space, config.distill
     denoiser = taught_by(teacher, wanted.scale)
     encode = space.encode if student.config.latents.cache is None else lambda moments: moments
-    keys = [name for said in student.network.said for name in said.keys]
+    keys = student.network.keys
     times = diffusion.schedule.times(wanted.levels).to(diffusion.schedule.alpha.device)
 
     def loss(network, x, cond):
@@ -84,13 +84,14 @@ def fit(
     student: "Model", teacher: "Model", data: "Dataset", config: Distillation, record: "RunRecord", resume: Path | None
 ) -> None:
     """Train the student, and save samples of the same noise and the same conditions at intervals."""
+    from shared.conditions.asked import examples
     from shared.training.loop import device_for, train
     from shared.training.part import Part
 
     device = device_for(config.train)
     for module in (student.diffusion.schedule, student.space, teacher.diffusion.schedule, teacher.network):
         module.to(device)
-    asked = examples(data, [name for said in student.network.said for name in said.keys])
+    asked = examples(data, student.network.keys, PICTURES, COLUMNS)
     if config.distill.method == "reflow":
         data = pairs(teacher, data, config, record)
     part = Part(student.network, LOSSES[config.distill.method](student, teacher, config), config.optimizer)
@@ -107,7 +108,7 @@ def pairs(teacher: "Model", data: "Dataset", config: Distillation, record: "RunR
     from shared.files import write_whole
     from task4_dit.few_steps import draw_pairs, paired
 
-    keys, wanted = [name for said in teacher.network.said for name in said.keys], config.distill
+    keys, wanted = teacher.network.keys, config.distill
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.train.seed)  # of what a data set draws at random, such as a caption
         told = [data[i % len(data)][1] for i in range(wanted.pairs)] if keys else []

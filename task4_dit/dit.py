@@ -356,6 +356,11 @@ class DiT(nn.Module):
         side = self.config.patch
         return rearrange(out, "b (h w) (p q c) -> b c (h p) (w q)", h=self.rows, p=side, q=side)
 
+    @property
+    def keys(self) -> list[str]:
+        """The names in cond that are read."""
+        return [name for said in self.said for name in said.keys]
+
     def tell(self, t: Tensor, cond: Cond) -> Told:
         """The time, and what is said: its mean goes into the vector, its tokens behind the time's."""
         time = self.time(t)  # (B, D)

@@ -69,8 +69,7 @@ def build_diffusion(config: Config) -> Diffusion:
 
 def drop(network: DiT, cond: Cond, share: float) -> Cond:
     """What the network reads of a batch's condition, a share of the samples told nothing."""
-    read = {name: cond[name] for said in network.said for name in said.keys}
-    return dropped(network.said, read, share)
+    return dropped(network.said, {name: cond[name] for name in network.keys}, share)
 
 
 @dataclass

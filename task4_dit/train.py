@@ -33,6 +33,7 @@ DEMO = Path(__file__).parent / "configs" / "demo.yaml"
 
 def fit(model: "Model", data: "Dataset", record: "RunRecord", resume: Path | None) -> None:
     """Train the network, and save samples of the same noise and the same conditions at intervals."""
+    from shared.conditions.asked import examples
     from shared.training.loop import device_for, train
     from shared.training.part import Part
     from task4_dit.model import drop
@@ -41,7 +42,7 @@ def fit(model: "Model", data: "Dataset", record: "RunRecord", resume: Path | Non
     diffusion.schedule.to(device_for(config.train))  # beside the data, or each step would wait for a copy
     space.to(device_for(config.train))
     encode = space.encode if config.latents.cache is None else lambda moments: moments  # the cache holds moments
-    asked = examples(data, [name for said in model.network.said for name in said.keys])
+    asked = examples(data, model.network.keys, PICTURES, COLUMNS)
 
     def loss(network: "nn.Module", x: "Tensor", cond: "Cond") -> "Tensor":
         told = drop(model.network, cond, config.condition.dropout)
@@ -59,21 +60,6 @@ def show(step: "TrainStep", model: "Model", asked: "Cond", record: "RunRecord") 
     if step.every(model.config.train.sample_every):
         samples = replace(model, network=step.ema).sample(PICTURES, asked, model.config.train.seed)
         record.picture(step.n, pictures.grid(samples, COLUMNS))
-
-
-def examples(data: "Dataset", keys: list[str]) -> "Cond":
-    """The conditions of some samples, evenly spaced, so that each column of the grid has one class where they lie in
-    the order of their classes."""
-    import torch
-
-    rows = -(-PICTURES // COLUMNS)
-    chosen = [
-        int((column + (row + 0.5) / rows) * len(data) / COLUMNS) for row in range(rows) for column in range(COLUMNS)
-    ]
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)  # what a data set draws at random, such as a scene, is the same in every picture
-        told = [data[min(i, len(data) - 1)][1] for i in chosen]
-    return {name: torch.stack([cond[name] for cond in told]) for name in keys}
 
 
 def read_source(source: Path) -> dict[str, Any]:

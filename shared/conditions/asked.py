@@ -7,6 +7,7 @@ from collections.abc import Collection, Sequence
 from typing import Any
 
 import torch
+from torch.utils.data import Dataset
 
 from shared.conditions.known import class_number
 from shared.conditions.said import Cond
@@ -69,3 +70,18 @@ def labels_of(option: str | int | None, known: dict[str, Any], n: int) -> list[s
     whole = str(option)
     names = [whole] if whole in classes else [name.strip() for name in whole.split(",")]
     return [names[i % len(names)] for i in range(n)]
+
+
+def examples(data: Dataset, keys: Collection[str], n: int, columns: int) -> Cond:
+    """The conditions of n samples of a data set, evenly spaced, to be drawn as a grid.
+
+    Each column of the grid has one class where samples lie in the order of their classes.
+    """
+    rows = -(-n // columns)
+    chosen = [
+        int((column + (row + 0.5) / rows) * len(data) / columns) for row in range(rows) for column in range(columns)
+    ]
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)  # what a data set draws at random, such as a scene, is the same in every picture
+        told = [data[min(i, len(data) - 1)][1] for i in chosen[:n]]
+    return {name: torch.stack([cond[name] for cond in told]) for name in keys}

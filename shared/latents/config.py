@@ -20,7 +20,8 @@ class LatentsConfig:
     """Which autoencoder makes the latents, and how they are brought to unit deviation."""
 
     autoencoder: str | None = None
-    """a run of task2-train-autoencoder, or its checkpoint (default: the one that comes with the package)"""
+    """a run of task2-train-autoencoder, or its checkpoint (default: in stage 2 the one that comes
+    with the package; in stage 4 none, and the network sees pixels)"""
     cache: str | None = None
     """folder that task2-encode wrote; default: images are encoded whenever they are needed"""
     scale: Literal["deviation", "channels"] | PositiveFloat = "deviation"

@@ -14,6 +14,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from shared.conditions.asked import examples
 from shared.datasets import DataConfig
 from shared.datasets import load as load_data
 from shared.datasets.captioned_digits import CHINESE_COLOURS, is_test
@@ -31,7 +32,7 @@ from task3_conditional.measures import KINDS, by_caption, by_class, drawn, of_ki
 from task3_conditional.model import Model, load, weaker
 from task3_conditional.network import ConditionalUNet
 from task3_conditional.tests.commands import BY_CLASS, DIFFUSION, do_evaluate, do_sample, do_train, own_data, own_spec
-from task3_conditional.train import PICTURES, examples
+from task3_conditional.train import COLUMNS, PICTURES
 
 RUNS = Path("runs/task3")
 
@@ -71,7 +72,7 @@ def test_a_run_by_class_is_whole(by_class, digits):
 def test_a_runs_pictures_have_a_class_in_each_column(by_class, digits):
     """Drawn by the averaged weights, at the run's guidance, for what the data says of samples that lie evenly."""
     data = load_data(DataConfig(name="digits"))
-    asked = examples(data, ["label"])["label"]
+    asked = examples(data, ["label"], PICTURES, COLUMNS)["label"]
     assert asked.view(-1, 10).tolist() == [list(range(10))] * (PICTURES // 10)
     with Image.open(by_class / "samples" / "step-00000008.png") as picture:
         pixels = np.asarray(picture.convert("L"), dtype=float)
@@ -93,10 +94,13 @@ def test_what_a_data_set_draws_is_the_same_in_every_picture():
     data = load_data(DataConfig(name="captioned_digits", objects=1))
     torch.manual_seed(1)
     state = torch.get_rng_state()
-    one = examples(data, ["caption"])
+    one = examples(data, ["caption"], PICTURES, COLUMNS)
     assert torch.equal(state, torch.get_rng_state())
     torch.manual_seed(2)
-    assert torch.equal(one["caption"], examples(data, ["caption"])["caption"]) and len(one["caption"]) == PICTURES
+    assert (
+        torch.equal(one["caption"], examples(data, ["caption"], PICTURES, COLUMNS)["caption"])
+        and len(one["caption"]) == PICTURES
+    )
 
 
 def test_the_loss_falls(told_one):
