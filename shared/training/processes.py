@@ -11,6 +11,7 @@ import contextlib
 import json
 import os
 import sys
+import time
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from itertools import count
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from torch.distributed import Store
 
 PATIENCE = timedelta(hours=12)  # the first may read a million captions while the others wait; a dead one is noticed
-HEARD = timedelta(seconds=3)  # for which an error waits to hear whether the first process has the same
+HEARD = 3.0  # seconds for which an error waits to hear whether the first process has the same
 LOST = ("gloo/transport", "nccl", "connection closed", "connection reset", "broken pipe")  # in torch's messages
 BUCKET = 2**25  # numbers of the gradient sent at a time: 128 MB
 _groups = count()
@@ -279,8 +280,9 @@ def report(program: str, message: str, error: BaseException | None = None) -> No
     if is_first():
         print(f"{program}: {message}", file=sys.stderr, flush=True)
         return
-    with contextlib.suppress(RuntimeError):  # the first has none, or does not answer
-        notes.wait(["error 0"], HEARD)
-        left = left or notes.get("error 0").decode() == message
+    until = time.monotonic() + HEARD
+    while not left and time.monotonic() < until:
+        left = notes.check(["error 0"]) and notes.get("error 0").decode() == message
+        time.sleep(0.05)
     if not left:
         print(f"{program} [process {rank()}]: {message}", file=sys.stderr, flush=True)
