@@ -1,4 +1,4 @@
-"""Introduced in task 1; used by tasks 1, 2, 3.
+"""Introduced in task 1; used by tasks 1, 2, 3, 4.
 
 Scenes of coloured digits with captions in English and Chinese, composed on the fly from the embedded digits.
 

@@ -1,4 +1,4 @@
-"""Introduced in task 2; used by task 2.
+"""Introduced in task 2; used by tasks 2, 4.
 
 Latents on the disk: shards of moments that are mapped into memory, and a latents.json that says whose they are.
 """

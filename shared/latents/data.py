@@ -1,4 +1,4 @@
-"""Introduced in task 2; used by task 2.
+"""Introduced in task 2; used by tasks 2, 4.
 
 What a diffusion of latents trains on, and the space that it lies in.
 """

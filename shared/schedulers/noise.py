@@ -1,4 +1,4 @@
-"""Introduced in task 1; used by tasks 1, 2, 3.
+"""Introduced in task 1; used by tasks 1, 2, 3, 4.
 
 The noise schedule: how much signal and how much noise there is at time t,
 
@@ -205,7 +205,9 @@ class Flow(NoiseSchedule):
         More pixels of the same picture drown in noise later: each says less. With n times the pixels, the root of n
         keeps what can be told of a plain picture at each time.
         """
-        return t * self.shift / (1 + (self.shift - 1) * t / self.T)
+        part = t / self.T
+        shift = torch.full_like(part, self.shift)
+        return t * (shift / torch.ones_like(part).lerp(shift, part))  # T stays T, as above it alpha would be negative
 
 
 def between(first: float, last: float, i: Tensor, steps: int) -> Tensor:

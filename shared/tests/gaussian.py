@@ -42,9 +42,9 @@ class Gaussian:
         a xs plus noise of variance `added`), with E[x0 | xt] put for x0. The noise is the posterior's or,
         `large`, `added`.
         """
-        (alpha_t, _), (alpha_s, sigma_s) = self.schedule.level(t), self.schedule.level(s)
+        (alpha_t, sigma_t), (alpha_s, sigma_s) = self.schedule.level(t), self.schedule.level(s)
         a = alpha_t / alpha_s
-        added = 1 - a**2
+        added = sigma_t**2 - (a * sigma_s) ** 2
         posterior = 1 / (1 / sigma_s**2 + a**2 / added)
         mean_t, variance_t = self.marginal(t)
         gain = alpha_t * self.deviation**2 / variance_t  # of x0 in xt

@@ -78,6 +78,7 @@ def alike(folder: Path) -> dict[str, Any]:
     for name, options in {"plain": {}, "bf16": {"precision": "bf16"}, "shard": {"shard": True}}.items():
         trained(folder / name, **options)
     trained(folder / "bf16 shard", precision="bf16", shard=True)
+    trained(folder / "four", accumulate=4, batch=3)
     return {}
 
 

@@ -1,6 +1,7 @@
 """The design's rules about imports, and the line that says where a module comes from, held against the syntax trees."""
 
 import ast
+import functools
 import re
 from pathlib import Path
 
@@ -15,6 +16,7 @@ def sources(package: str) -> list[Path]:
     return [path for path in sorted((ROOT / package).rglob("*.py")) if "tests" not in path.parts]
 
 
+@functools.cache
 def imports(path: Path) -> set[str]:
     """Every module of this repository that a file imports, wherever in the file, as dotted names."""
     found = set()
@@ -29,6 +31,7 @@ def imports(path: Path) -> set[str]:
     return {name for name in packages if name.split(".")[0] in ("shared", *TASKS) and module(name)}
 
 
+@functools.cache
 def module(name: str) -> Path | None:
     """The file of a dotted name, if it is a module of this repository."""
     path = ROOT / name.replace(".", "/")

@@ -57,7 +57,7 @@ def said(folder: Path, scenario: str) -> list:
 # --- the same training --------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["plain", "bf16", "shard", "bf16 shard"])
+@pytest.mark.parametrize("name", ["plain", "bf16", "shard", "bf16 shard", "four"])
 def test_two_processes_train_as_one_does(name, folder):
     assert_near(of(folder, "one", name), of(folder, "two", "alike", name))
 

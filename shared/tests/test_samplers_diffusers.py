@@ -12,13 +12,25 @@ from diffusers.schedulers import (
     scheduling_ddpm,
     scheduling_dpmsolver_multistep,
     scheduling_euler_ancestral_discrete,
+    scheduling_flow_match_euler_discrete,
+    scheduling_flow_match_heun_discrete,
     scheduling_heun_discrete,
 )
 
 from shared.schedulers.config import DiffusionConfig, NoiseConfig
 from shared.schedulers.diffusion import Diffusion
 from shared.schedulers.noise import NoiseSchedule
-from shared.schedulers.samplers import clamped, ddim, ddpm, dpm_solver_pp, euler_ancestral, heun
+from shared.schedulers.samplers import (
+    clamped,
+    consistency,
+    ddim,
+    ddpm,
+    dpm_solver_pp,
+    euler_ancestral,
+    flow_euler,
+    flow_heun,
+    heun,
+)
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 TOLERANCE = 1e-9  # relative; the issue asks for 1e-5
@@ -27,6 +39,8 @@ MODULES = (
     scheduling_ddpm,
     scheduling_dpmsolver_multistep,
     scheduling_euler_ancestral_discrete,
+    scheduling_flow_match_euler_discrete,
+    scheduling_flow_match_heun_discrete,
     scheduling_heun_discrete,
 )
 SCHEDULES = {
@@ -361,3 +375,71 @@ def test_euler_ancestral(name, steps, spacing, predict, network, start, monkeypa
         y = scheduler.step(network(x, t + 1), t, y).prev_sample
         ys.append(y)
     assert_same([step.x for step in ours], [alpha * y for alpha, y in zip(alphas, ys, strict=True)])
+
+
+# --- the straight path ----------------------------------------------------------------------------------------
+
+
+def shares(steps):
+    """Of T, evenly from 1 to 1 / steps: trailing spacing. By itself theirs ends at a share that it shifts twice."""
+    return [1 - i / steps for i in range(steps)]
+
+
+def run_flow(scheduler, network, x):
+    """Their loop, their time steps being ours: a share of noise times T."""
+    xs = []
+    for t in scheduler.timesteps:
+        x = scheduler.step(network(x, t), t, x).prev_sample
+        xs.append(x)
+    return xs
+
+
+@pytest.mark.parametrize("shift", [1.0, 0.4, 3.0])
+@pytest.mark.parametrize("steps", [1, 4, 25])
+def test_flow_euler(steps, shift, network, start):
+    """Trailing spacing where the number of steps divides T, as theirs does not round to whole levels."""
+    config = NoiseConfig(name="flow", shift=shift)
+    scheduler = scheduling_flow_match_euler_discrete.FlowMatchEulerDiscreteScheduler(1000, shift)
+    scheduler.set_timesteps(sigmas=shares(steps))
+    times = NoiseSchedule.from_config(config).times(steps)
+    torch.testing.assert_close(times[:-1], scheduler.timesteps, rtol=1e-12, atol=0)
+    for sampler in (flow_euler, ddim):
+        ours = run_ours(sampler, network, config, "velocity", start, steps, "trailing")
+        assert_same([step.x for step in ours], run_flow(scheduler, network, start))
+        scheduler.set_timesteps(sigmas=shares(steps))
+
+
+@pytest.mark.parametrize("shift", [1.0, 0.4, 3.0])
+@pytest.mark.parametrize("steps", [4, 10, 28])
+def test_flow_heun(steps, shift, network, start):
+    """Linspace from T to 1, where its steps are whole levels. By itself theirs shifts the last time twice."""
+    scheduler = scheduling_flow_match_heun_discrete.FlowMatchHeunDiscreteScheduler(1000, shift)
+    scheduler.sigma_min = 1 / 1000
+    scheduler.set_timesteps(steps)
+    ours = run_ours(flow_heun, network, NoiseConfig(name="flow", shift=shift), "velocity", start, steps, "linspace")
+    xs = run_flow(scheduler, network, start)
+    assert len(xs) == 2 * steps - 1
+    assert_same([step.x for step in ours], [*xs[1::2], xs[-1]])  # two calls a step, one in the last
+
+
+@pytest.mark.parametrize("shift", [1.0, 3.0])
+@pytest.mark.parametrize("steps", [1, 2, 8])
+def test_consistency(steps, shift, network, start, monkeypatch):
+    """What they call stochastic sampling: x0, and fresh noise to the next time; in the last times 0."""
+    noise = noises(steps)
+    source, others = iter(noise), iter(noise)
+    ours = run_ours(
+        consistency,
+        network,
+        NoiseConfig(name="flow", shift=shift),
+        "velocity",
+        start,
+        steps,
+        "trailing",
+        noise=lambda x: next(source),
+    )
+    module = scheduling_flow_match_euler_discrete
+    monkeypatch.setattr(module, "randn_tensor", lambda *args, **options: next(others))
+    scheduler = module.FlowMatchEulerDiscreteScheduler(1000, shift, stochastic_sampling=True)
+    scheduler.set_timesteps(sigmas=shares(steps))
+    assert_same([step.x for step in ours], run_flow(scheduler, network, start))
