@@ -20,8 +20,8 @@ from shared.tests.commands import Ended, figures, whole
 TORCHRUN = ["-m", "torch.distributed.run", "--nproc-per-node"]
 # its own launcher for CPUs wants MPI; as if for GPUs, it starts processes as torchrun does
 ACCELERATE = ["-m", "accelerate.commands.launch", *"--num_machines 1 --mixed_precision no --dynamo_backend no".split()]
-# Two micro-batches add up to the same bits in any order; four do not, to 6e-8. Adam divides that by gradients that may be
-# as small: found after four steps are differences of 5e-6 of a tensor's largest number. A wrong seed makes 1e-2.
+# Two micro-batches add up to the same bits in any order; four do not, to 6e-8. Adam divides that by gradients that may
+# be as small: found after four steps are differences of 5e-6 of a tensor's largest number. A wrong seed makes 1e-2.
 RELATIVE = 1e-4
 
 
