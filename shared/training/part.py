@@ -108,7 +108,10 @@ class Trained:
 
     def wrap(self, compiled: bool) -> None:
         """Compile the model and make it compute in the number format; in place, so that its names stay."""
-        if compiled:
+        if compiled and is_sharded(self.model):  # block by block: between them weights are gathered
+            for block in getattr(self.model, "blocks", None) or [self.model]:
+                block.compile()
+        elif compiled:
             self.model.compile()
         # "evaluation" is the format alone: gradients are averaged by `average_gradients`, or by the shards
         self.prepared = self.accelerator.prepare_model(self.model, evaluation_mode=True)
