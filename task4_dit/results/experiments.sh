@@ -6,7 +6,7 @@ set -euo pipefail
 trained() { # name, options: a training of 1,000 steps, measured
     name=$1 && shift
     [ -e "runs/task4/$name" ] || task4-train --run.name "$name" --train.steps 1000 --train.sample_every 0 "$@"
-    task4-evaluate --run "runs/task4/$name" --n 500 --steps 25
+    task4-evaluate --run "runs/task4/$name" --n 500
 }
 
 # how time and condition enter
