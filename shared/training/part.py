@@ -108,11 +108,9 @@ class Trained:
 
     def wrap(self, compiled: bool) -> None:
         """Compile the model and make it compute in the number format; in place, so that its names stay."""
-        if compiled and is_sharded(self.model):  # block by block: between them weights are gathered
-            for block in getattr(self.model, "blocks", None) or [self.model]:
-                block.compile()
-        elif compiled:
-            self.model.compile()
+        if compiled:  # block by block, where there are: alike, they are compiled once; and shares are gathered between
+            for network in getattr(self.model, "blocks", None) or [self.model]:
+                network.compile()
         # "evaluation" is the format alone: gradients are averaged by `average_gradients`, or by the shards
         self.prepared = self.accelerator.prepare_model(self.model, evaluation_mode=True)
         self.meter = Meter(self.accelerator.device)
