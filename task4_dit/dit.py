@@ -128,7 +128,8 @@ class SelfAttention(nn.Module):
         """(B, N, D) to the same; keys are left out where the mask (B, N) is false."""
         q, k, v = rearrange(self.qkv(x), "b n (three h d) -> three b h n d", three=3, h=self.heads)
         if self.norms is not None:
-            q, k = self.norms[0](q), self.norms[1](k)
+            # in float32: of bfloat16 numbers the mean square would be a rough guess
+            q, k = (scaled(one.float()).to(v.dtype) for scaled, one in zip(self.norms, (q, k), strict=True))
         if turn is not None:
             q, k = turn(q), turn(k)
         where = None if mask is None else mask[:, None, None]  # (B, 1, 1, N)
