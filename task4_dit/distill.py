@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from shared.cli import command
 from shared.errors import UserError
 from shared.options import TrainingOptions
-from task4_dit.config import SHORT, STAGE, Config, Distillation
+from task4_dit.config import SHORT, STAGE, Config, Distillation, DistillConfig
 from task4_dit.train import COLUMNS, PICTURES, build_data, conduct, show
 
 if TYPE_CHECKING:  # imported where they are used: torch takes seconds, and --help should not
@@ -103,6 +103,7 @@ def fit(
 def pairs(teacher: "Model", data: "Dataset", config: Distillation, record: "RunRecord") -> "Dataset":
     """The data of reflow: drawn by the teacher, told what the samples of its own data are; kept in the run's folder."""
     import torch
+    from safetensors import SafetensorError
     from safetensors.torch import load_file, save
 
     from shared.files import write_whole
@@ -111,10 +112,14 @@ def pairs(teacher: "Model", data: "Dataset", config: Distillation, record: "RunR
     keys, wanted = teacher.network.keys, config.distill
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.train.seed)  # of what a data set draws at random, such as a caption
-        told = [data[i % len(data)][1] for i in range(wanted.pairs)] if keys else []
+        # Spread evenly: where samples lie in the order of their classes, the first of them are of the first classes.
+        told = [data[i * len(data) // wanted.pairs][1] for i in range(wanted.pairs)] if keys else []
     cond = {name: torch.stack([one[name] for one in told]) for name in keys}
     if (path := record.folder / PAIRS).exists():
-        kept = load_file(path)
+        try:
+            kept = load_file(path)
+        except SafetensorError:
+            raise UserError(f"{path} is damaged: remove it, and the pairs are drawn again") from None
     else:
         noise, ends = draw_pairs(teacher, wanted.pairs, cond, wanted.steps, wanted.scale, config.train.seed)
         kept = {"noise": noise, "ends": ends}
@@ -145,6 +150,21 @@ def student_config(teacher: Config, config: Distillation) -> Config:
     )
 
 
+def check_asked(teacher: "Model", wanted: DistillConfig) -> None:
+    """Raise UserError where the teacher cannot be asked what a method would ask it."""
+    from task4_dit.few_steps import taught_by
+
+    name, steps = ("steps", wanted.steps) if wanted.method == "reflow" else ("levels", wanted.levels)
+    for field, ask in {
+        "scale": lambda: taught_by(teacher, wanted.scale)(teacher.told(1)),
+        name: lambda: teacher.diffusion.schedule.times(steps),
+    }.items():
+        try:
+            ask()
+        except ValueError as error:
+            raise UserError(f"distill.{field} does not fit the teacher, {teacher.source}: {error}") from None
+
+
 def prepare(config: Distillation, resume: Path | None, trust: bool):
     """Build everything that can be wrong before a run is recorded: teacher, data, student, checkpoint, record."""
     from shared.conditions.known import with_text
@@ -168,7 +188,8 @@ def prepare(config: Distillation, resume: Path | None, trust: bool):
         data, _, autoencoder = build_data(own, space and autoencoder_of(teacher.source), space)
         if own.condition.text:
             data, _ = with_text(own.text, data, device_for(config.train), teacher.source)
-    settle(data, config.train)
+    settle(data, config.train, config.distill.pairs if config.distill.method == "reflow" else None)
+    check_asked(teacher, config.distill)
     network = copy.deepcopy(teacher.network).train()
     student = Model(network, build_diffusion(own), teacher.space, own, teacher.shape, teacher.known, Path("the run"))
     besides = {"shape": teacher.shape, "known": teacher.known, "space": space, "distill": asdict(config.distill)}

@@ -42,12 +42,18 @@ def load_for(config: DrawOptions) -> "Model":
 
 def check_output(path: str) -> Path:
     """The picture's path. Raises UserError for a name of which no picture can be made, before anything is drawn."""
+    from io import BytesIO
+
     from PIL import Image
 
     from shared.errors import UserError
 
     out = Path(path)
-    if out.suffix.lower() not in Image.registered_extensions() or out.is_dir():
+    try:
+        Image.new("L", (1, 1)).save(BytesIO(), Image.registered_extensions()[out.suffix.lower()])
+    except (KeyError, OSError, ValueError):  # no such ending, or one that can only be read
+        out = None
+    if out is None or out.is_dir():
         raise UserError(f"--output is {path}: it must be a file with the ending of a picture, such as out.png")
     return out
 

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from shared.errors import UserError
 from shared.latents.space import Space, batch_for
-from shared.latents.stored import space_of
+from shared.latents.stored import COPY, autoencoder_of, space_of
 from task4_dit.config import Config
 
 
@@ -64,4 +64,10 @@ def check_clamp(config: Config, space: AnySpace) -> None:
 
 def stored_space(facts: dict | None, checkpoint: Path) -> AnySpace:
     """The space that the model in a checkpoint works in. Raises UserError where its autoencoder is missing."""
-    return Pixels() if facts is None else space_of(checkpoint, facts)
+    if facts is None:
+        return Pixels()
+    if autoencoder_of(checkpoint) is None:
+        raise UserError(
+            f"{checkpoint} is a diffusion of latents, and no {COPY} lies with it: copy that from its run as well"
+        )
+    return space_of(checkpoint, facts)

@@ -32,7 +32,7 @@ def stored_shape(saved: Any, stage: str) -> tuple[int, int, int]:
     """The shape (C, H, W) of the images that a checkpoint's config stores. Raises UserError if there is none."""
     try:
         channels, height, width = map(int, saved["shape"])
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, OverflowError, TypeError, ValueError):
         raise UserError(f"this is not a config of {stage}: it lacks the shape of the images") from None
     return channels, height, width
 

@@ -157,7 +157,7 @@ def check_range(samples: list[Tensor], ranged: bool = True) -> None:
     What is no image, such as latents, is not `ranged`: it has only to be finite.
     """
     for x in samples:
-        if not torch.is_floating_point(x) or x.ndim != 3:
+        if not torch.is_floating_point(x) or x.ndim != 3 or x.numel() == 0:
             raise UserError(
                 f"the data set gives {x.dtype} of shape {tuple(x.shape)}: float images (C, H, W) are needed"
             )

@@ -101,10 +101,15 @@ def accelerator_for(config: TrainConfig) -> Accelerator:
     return Accelerator(cpu=device.type == "cpu", mixed_precision=precision)
 
 
-def settle(data: Dataset, config: TrainConfig) -> None:
+def settle(data: Dataset, config: TrainConfig, epoch: int | None = None) -> None:
     """Check, and put into the config what only this place knows, so that it is recorded as it will be.
 
     The number format becomes the one that the device has; epochs become steps, which a resume may raise as ever.
+
+    Args:
+        data: the data set.
+        config: of the training; changed.
+        epoch: samples in an epoch, where they are not the data's: they are yet to be drawn.
 
     Raises:
         UserError: as for `check`.
@@ -112,7 +117,7 @@ def settle(data: Dataset, config: TrainConfig) -> None:
     check(data, config)
     config.precision = resolve(config.precision, device_for(config))
     if config.epochs is not None:
-        config.steps = config.epochs * math.ceil(len(data) / (config.batch * config.accumulate))
+        config.steps = config.epochs * math.ceil((epoch or len(data)) / (config.batch * config.accumulate))
         config.epochs = None
 
 
