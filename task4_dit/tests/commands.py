@@ -8,7 +8,8 @@ from task4_dit import distill, evaluate, sample, train
 
 LOOP = [
     *"--optimizer.schedule constant --optimizer.warmup 0 --train.batch 4 --train.device cpu".split(),
-    *"--train.precision fp32 --train.sample-every 0 --sampling.steps 2 --sampling.precision fp32".split(),
+    *"--train.workers 0 --train.precision fp32 --train.sample-every 0".split(),
+    *"--sampling.steps 2 --sampling.precision fp32".split(),
 ]
 DIFFUSION = [
     *"--network.width 16 --network.depth 1 --network.heads 2 --network.mlp-ratio 2 --network.patch 7".split(),
@@ -19,7 +20,7 @@ DIFFUSION = [
 BY_CLASS = [*DIFFUSION, *"--data.name digits --condition.label true --condition.text false".split()]
 BY_CAPTION = [
     *DIFFUSION,
-    *"--data.name captioned_digits --data.objects 1 --data.size 32 --train.workers 0 --network.patch 8".split(),
+    *"--data.name captioned_digits --data.objects 1 --data.size 32 --network.patch 8".split(),
     *"--network.conditioning adaln_cross --condition.label false --condition.text true".split(),
     *"--text.encoder learned --text.layers 1".split(),
 ]
@@ -61,7 +62,7 @@ def own_spec(module: str, **arguments: object) -> dict[str, object]:
 def own_data(module: str, *kinds: str, **arguments: object) -> list[str]:
     """The options of a training on that data set, told these kinds: "label", "text"."""
     told = [f"--condition.{kind}={str(kind in kinds).lower()}" for kind in ("label", "text")]
-    words = "--text.encoder learned --text.layers 1 --train.workers 0 --network.patch 2".split()
+    words = "--text.encoder learned --text.layers 1 --network.patch 2".split()
     return [*DIFFUSION, *words, *told, "--own-data", json.dumps(own_spec(module, **arguments))]
 
 

@@ -87,7 +87,7 @@ def pictures(tmp_path_factory) -> Path:
 @pytest.fixture(scope="session")
 def folder_data(pictures) -> list[object]:
     """The options that name these pictures."""
-    return ["--data.name", "folder", "--data.root", pictures, "--data.channels", 1, "--train.workers", 0]
+    return ["--data.name", "folder", "--data.root", pictures, "--data.channels", 1]
 
 
 @pytest.fixture(scope="session")
