@@ -1,4 +1,4 @@
-"""Introduced in task 1; used by tasks 1, 2, 3.
+"""Introduced in task 1; used by tasks 1, 2, 3, 4.
 
 `runs reproduce`: a run again, from its folder alone. Its code is unpacked, never run: the command that runs it is
 printed, for a person who has looked at whose code it is.
@@ -26,7 +26,9 @@ from shared.experiments.tables import clean, warn
 TOTAL = 64 * LARGEST  # bytes of source, unpacked: far more than anybody writes
 MEMBERS = 10_000
 NO_ARCHIVE = (zipfile.BadZipFile, zlib.error, struct.error, EOFError, RuntimeError, ValueError, OverflowError)
-PARTS = {"autoencoder.safetensors": "--latents.autoencoder"}  # trained by another run, and kept with this one
+# Trained by another run, and kept with this one; and the field that names it, if the training has that: a student's
+# autoencoder has none, and is found beside its teacher.
+PARTS = {"autoencoder.safetensors": "latents.autoencoder", "teacher.safetensors": "distill.teacher"}
 MACHINE = ("python", "platform", "processor", "cpus", "gpu")
 
 
@@ -165,7 +167,8 @@ def environment(run: Run) -> str:
 
 def options(run: Run) -> list[str]:
     """The options of the command: all is in config.yaml but the place."""
-    steps, planned = run.record.get("step"), flat(run.config).get("train.steps")
+    fields = flat(run.config)
+    steps, planned = run.record.get("step"), fields.get("train.steps")
     went_on = run.state == "finished" and isinstance(steps, int) and steps != planned  # by --resume --train.steps
-    parts = [f"{option} {name}" for name, option in PARTS.items() if (run.folder / name).is_file()]
+    parts = [f"--{field} {name}" for name, field in PARTS.items() if field in fields and (run.folder / name).is_file()]
     return ["--config config.yaml --run.folder runs", *parts, *([f"--train.steps {steps}"] if went_on else [])]

@@ -85,6 +85,26 @@ def test_images_of_ones_own_are_not_in_the_folder(run):
     assert "not in the folder: the images in ../pictures" in call("reproduce", run, "--out", "again").out
 
 
+@pytest.mark.parametrize(
+    ("fields", "parts", "told"),
+    [
+        ("latents:\n  autoencoder: null\n", ["autoencoder"], " --latents.autoencoder autoencoder.safetensors"),
+        ("distill:\n  teacher: null\n", ["teacher"], " --distill.teacher teacher.safetensors"),
+        ("distill: {teacher: x}\n", ["autoencoder", "teacher"], " --distill.teacher teacher.safetensors"),
+        ("latents:\n  autoencoder: x\n", [], ""),
+        ("", ["autoencoder", "teacher"], ""),
+    ],
+)
+def test_what_other_runs_have_trained_goes_along_and_is_named_as_the_command_takes_it(fields, parts, told, run):
+    config = run / "config.yaml"
+    config.write_text(config.read_text() + fields)
+    for name in parts:
+        (run / f"{name}.safetensors").write_text(name)
+    assert call("reproduce", run, "--out", "again").out.endswith(f"{LAST}{told}\n")
+    there = {path.name: path.read_text() for path in Path("again").glob("*.safetensors")}
+    assert there == {f"{name}.safetensors": name for name in parts}
+
+
 def test_a_run_that_went_on_for_more_steps(run):
     make(Path("runs"), "more", step=25)
     assert call("reproduce", "more", "--out", "a").out.endswith(f"{LAST} --train.steps 25\n")
