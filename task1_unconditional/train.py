@@ -97,7 +97,7 @@ def prepare(config: Config, resume: Path | None, init_from: Path | None):
 
     with in_turn():
         data = build_data(config)
-    settle(data, config.train)
+    settle(data, config.train, optimizers=[config.optimizer])
     shape = tuple(data[0][0].shape)
     network, diffusion = build_network(config, shape), build_diffusion(config)
     resolved = plain({"shape": shape, **asdict(config)})  # what a checkpoint needs to be sampled from

@@ -86,7 +86,7 @@ def prepare(config: LatentTraining, resume: Path | None, init_from: Path | None)
         data, space = build_latents(
             config.latents, config.data, config.own_data, autoencoder, saved.get("space"), config.train.workers
         )
-    settle(data, config.train)
+    settle(data, config.train, optimizers=[config.optimizer])
     torch.manual_seed(config.train.seed)  # the network's first weights; measuring took random numbers, or not
     network = build_network(config, autoencoder.network.latent_shape(autoencoder.shape))
     resolved = plain({"shape": autoencoder.shape, "space": space.facts(), **asdict(config)})

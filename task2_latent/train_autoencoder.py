@@ -108,7 +108,7 @@ def prepare(config: AutoencoderTraining, resume: Path | None, init_from: Path | 
         raise UserError("train.shard is for a network that is trained alone, and an autoencoder is small: leave it out")
     with in_turn():
         data = build_data(config)
-    settle(data, config.train)
+    settle(data, config.train, optimizers=[config.optimizer, config.discriminator_optimizer])
     shape = tuple(data[0][0].shape)
     torch.manual_seed(config.train.seed)  # the network's first weights
     autoencoder = build_autoencoder(config.autoencoder, shape)

@@ -82,7 +82,7 @@ def prepare(config: Config, resume: Path | None, init_from: Path | None):
     saved = facts["config"]
     with in_turn():
         data = build_data(config)
-    settle(data, config.train)
+    settle(data, config.train, optimizers=[config.optimizer])
     told, reader = config.condition.told, None
     needed(told, data)
     words_of = newest(init_from) if init_from and config.text.encoder == "learned" else None

@@ -127,7 +127,7 @@ def prepare(config: ClassifierTraining, resume: Path | None, init_from: Path | N
 
     with in_turn():
         data = build_own(config.own_data, Dataset) if config.own_data else load(config.data)
-    settle(data, config.train)
+    settle(data, config.train, optimizers=[config.optimizer])
     classes = classes_of(data)
     build_noise(config.schedule)
     shape = tuple(data[0][0].shape)

@@ -25,10 +25,10 @@ SHORT = {
     "--img-size": ["--data.size"],
     "--lr": ["--optimizer.lr"],
     "--lr-decay-rate": ["--optimizer.gamma", "--optimizer.schedule=step"],
-    "--lr-decay-step": ["--optimizer.step_size", "--optimizer.schedule=step"],
+    "--lr-decay-step": ["--optimizer.step_epochs", "--optimizer.schedule=step"],
     "--patch-size": ["--network.patch"],
     "--save-dir": ["--run.folder"],
-    "--save-freq": ["--train.save_every"],
+    "--save-freq": ["--train.save_epochs"],
     "--seed": ["--train.seed"],
 }
 

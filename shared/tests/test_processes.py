@@ -16,7 +16,7 @@ from shared.tests import processes, tiny
 from shared.tests.commands import figures, record, whole
 from shared.tests.launched import assert_near, launch, near
 from shared.training.averages import Averages
-from shared.training.config import TrainConfig
+from shared.training.config import OptimizerConfig, TrainConfig
 from shared.training.loop import accelerator_for, settle, train
 from shared.training.processes import buckets
 
@@ -160,6 +160,33 @@ def test_epochs_become_steps(batch, accumulate, steps):
     config = TrainConfig(epochs=2, batch=batch, accumulate=accumulate, device="cpu", steps=77, precision="auto")
     settle(tiny.data(), config)
     assert (config.epochs, config.steps) == (None, steps) and config.precision in ("fp32", "bf16")
+
+
+@pytest.mark.parametrize(("samples", "each"), [(None, 4), (20, 5)])
+def test_passes_between_checkpoints_and_falls_of_the_rate_become_steps(samples, each):
+    """13 images, 4 at a time, or so many as are yet to be drawn; with epochs or without."""
+    asked = {"step_epochs": 3, "step_size": 7}, {"schedule": "step"}, {"schedule": "step", "step_size": 7}, {}
+    optimizers = [OptimizerConfig(**options) for options in asked]
+    config = TrainConfig(save_epochs=2, save_every=7, batch=4, device="cpu", steps=77)
+    for _ in range(2):  # what is settled stays as it is
+        settle(tiny.data(), config, samples, optimizers)
+        assert (config.save_epochs, config.save_every, config.steps) == (None, 2 * each, 77)
+        assert [one.step_epochs for one in optimizers] == [None] * 4
+        assert [one.step_size for one in optimizers] == [3 * each, each, 7, None]
+
+
+def test_no_pass_between_checkpoints_is_none():
+    config = TrainConfig(save_epochs=0, device="cpu")
+    settle(tiny.data(), config)
+    assert config.save_every == 0
+
+
+@pytest.mark.parametrize(("options", "falls"), [({"step_epochs": 2}, [8, 16]), ({}, [4, 8, 12, 16])])
+def test_the_loop_counts_passes_that_nobody_has_settled(options, falls, tmp_path):
+    """A training of one's own: 4 steps are a pass over 13 images."""
+    run = tiny.Run(tmp_path)
+    tiny.fit(run, tiny.part(lr=0.5, schedule="step", gamma=0.5, **options), steps=18)
+    assert [n for n in range(1, 18) if run.figures[n + 1]["lr"] < run.figures[n]["lr"]] == falls
 
 
 class Reads(TorchDispatchMode):

@@ -25,6 +25,7 @@ OPTIMIZER = {
     "final": (0.5, {"schedule": "cosine"}),
     "milestones": ((2,), {"schedule": "multistep"}),
     "step_size": (2, {"schedule": "step"}),
+    "step_epochs": (1, {"schedule": "step", "step_size": 100}),
     "gamma": (0.5, {"schedule": "step", "step_size": 2}),
 }
 AVERAGES = {"ema": 0.1, "swa_start": 3, "swa_every": 1}
@@ -46,6 +47,7 @@ ELSEWHERE = {
     "log_every": "here",
     "sample_every": "task1_unconditional/tests/test_commands.py",
     "save_every": "here",
+    "save_epochs": "test_processes.py",
     "keep": "here",
 }
 

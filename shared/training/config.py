@@ -42,8 +42,10 @@ class OptimizerConfig:
     """share of the rate left at the end (cosine)"""
     milestones: tuple[PositiveInt, ...] = ()
     """optimizer steps after which the rate falls (multistep)"""
-    step_size: PositiveInt = 1000
-    """optimizer steps between two falls of the rate (step)"""
+    step_size: PositiveInt | None = None
+    """optimizer steps between two falls of the rate (step; default: those of a pass over the data)"""
+    step_epochs: PositiveInt | None = None
+    """passes over the data between two falls of the rate (step); where given, they decide step_size"""
     gamma: NonNegativeFloat = 0.1
     """factor of each fall (multistep, step)"""
 
@@ -94,6 +96,8 @@ class TrainConfig:
     """steps between two pictures of samples; 0 for none"""
     save_every: NonNegativeInt = 500
     """steps between two checkpoints; the last step is always saved"""
+    save_epochs: NonNegativeInt | None = None
+    """passes over the data between two checkpoints; where given, they decide save_every"""
     keep: PositiveInt = 2
     """checkpoints kept, the newest"""
 

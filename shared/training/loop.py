@@ -25,7 +25,7 @@ from shared.errors import UserError
 from shared.precision import resolve
 from shared.training.averages import Averages
 from shared.training.checkpoint import Checkpoints, restore
-from shared.training.config import MAY_CHANGE, TrainConfig
+from shared.training.config import MAY_CHANGE, OptimizerConfig, TrainConfig
 from shared.training.data import batches, check_data
 from shared.training.interrupt import Interrupt
 from shared.training.part import Part, Trained
@@ -101,7 +101,9 @@ def accelerator_for(config: TrainConfig) -> Accelerator:
     return Accelerator(cpu=device.type == "cpu", mixed_precision=precision)
 
 
-def settle(data: Dataset, config: TrainConfig, epoch: int | None = None) -> None:
+def settle(
+    data: Dataset, config: TrainConfig, epoch: int | None = None, optimizers: Sequence[OptimizerConfig] = ()
+) -> None:
     """Check, and put into the config what only this place knows, so that it is recorded as it will be.
 
     The number format becomes the one that the device has; epochs become steps, which a resume may raise as ever.
@@ -110,15 +112,31 @@ def settle(data: Dataset, config: TrainConfig, epoch: int | None = None) -> None
         data: the data set.
         config: of the training; changed.
         epoch: samples in an epoch, where they are not the data's: they are yet to be drawn.
+        optimizers: of the training; changed.
 
     Raises:
         UserError: as for `check`.
     """
     check(data, config)
     config.precision = resolve(config.precision, device_for(config))
+    steps = steps_of(epoch or len(data), config)
     if config.epochs is not None:
-        config.steps = config.epochs * math.ceil((epoch or len(data)) / (config.batch * config.accumulate))
-        config.epochs = None
+        config.steps, config.epochs = config.epochs * steps, None
+    if config.save_epochs is not None:
+        config.save_every, config.save_epochs = config.save_epochs * steps, None
+    for optimizer in optimizers:
+        in_steps(optimizer, steps)
+
+
+def steps_of(samples: int, config: TrainConfig) -> int:
+    """The optimizer steps of a pass over so many samples; the last of them may reach into the next pass."""
+    return math.ceil(samples / (config.batch * config.accumulate))
+
+
+def in_steps(config: OptimizerConfig, epoch: int) -> None:
+    """Put optimizer steps for the passes between two falls of the rate, each of `epoch` steps."""
+    if config.step_epochs is not None or (config.schedule == "step" and config.step_size is None):
+        config.step_size, config.step_epochs = (config.step_epochs or 1) * epoch, None
 
 
 def check(data: Dataset, config: TrainConfig) -> None:
@@ -169,6 +187,8 @@ def train(
     if config.deterministic and device.type == "cuda":
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.use_deterministic_algorithms(True)
+    for part in parts:  # those that `settle` has not been given
+        in_steps(part.optimizer, steps_of(len(data), config))
     trained = [Trained(part, accelerator, config.shard) for part in parts]
     images = config.batch * config.accumulate
     first = 0

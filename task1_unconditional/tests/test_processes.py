@@ -102,8 +102,12 @@ def test_epochs_decide_the_steps_and_are_gone_on_with(here):
     """5,000 digits less those held out, by 2 · 1,000 at a time."""
     run = here / "runs" / "task1" / "a"
     options = ["--train.batch", 1000, "--train.accumulate", 2, "--train.epochs", 1, "--run.name", "a"]
-    do_train(*TINY, *options).well()
-    config = yaml.safe_load((run / "config.yaml").read_text())["train"]
-    assert (record(run)["step"], config["steps"], config["epochs"]) == (3, 3, None)
-    do_train("--resume", run, "--train.epochs", 2).well()
+    falls = ["--optimizer.schedule", "step", "--optimizer.step-epochs", 2]
+    do_train(*TINY, *options, *falls, "--train.save-epochs", 1).well()
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    train, optimizer = config["train"], config["optimizer"]
+    assert (record(run)["step"], train["steps"], train["epochs"]) == (3, 3, None)
+    assert (train["save_every"], train["save_epochs"]) == (3, None)
+    assert (optimizer["step_size"], optimizer["step_epochs"]) == (6, None)
+    do_train("--resume", run, "--train.epochs", 2, *falls).well()  # what was given at first may be given again
     assert record(run)["step"] == 6 and json.loads((run / "metrics.jsonl").read_text().splitlines()[-1])["step"] == 6

@@ -81,13 +81,13 @@ def shows(cut: np.ndarray, image: Tensor) -> bool:
 # --- what a learner types -------------------------------------------------------------------------------------
 
 TYPED = [
-    *"--img-size 32 --patch-size 4 --channels 1 --epochs 2 --batch-size 5 --lr 3e-3 --lr-decay-step 4".split(),
-    *"--lr-decay-rate 0.5 --save-dir typed --save-freq 4 --seed 7".split(),
+    *"--img-size 32 --patch-size 4 --channels 1 --epochs 2 --batch-size 5 --lr 3e-3 --lr-decay-step 1".split(),
+    *"--lr-decay-rate 0.5 --save-dir typed --save-freq 1 --seed 7".split(),
 ]
 MEANT = [
     *"--data.size 32 --network.patch 4 --data.channels 1 --train.steps 10 --train.batch 5".split(),
-    *"--optimizer.lr 0.003 --optimizer.schedule step --optimizer.step-size 4 --optimizer.gamma 0.5".split(),
-    *"--run.folder meant --train.save-every 4 --train.seed 7".split(),
+    *"--optimizer.lr 0.003 --optimizer.schedule step --optimizer.step-size 5 --optimizer.gamma 0.5".split(),
+    *"--run.folder meant --train.save-every 5 --train.seed 7".split(),
 ]
 NAMES = [name for name in TYPED if name.startswith("--")]
 
@@ -114,25 +114,47 @@ def test_short_names_set_the_fields_that_they_mean(typed):
         "folder": "meant",
         "name": "r",
     }
+    for one in (config, meant):  # when the rate falls is seen below, in what the steps have taken
+        del one["optimizer"]["step_size"], one["optimizer"]["step_epochs"]
     assert config == meant
     assert (config["data"]["size"], config["data"]["channels"], config["network"]["patch"]) == (32, 1, 4)
     train, optimizer = config["train"], config["optimizer"]
-    assert (train["steps"], train["batch"], train["save_every"], train["seed"]) == (10, 5, 4, 7)
-    shape = {name: optimizer[name] for name in ("lr", "schedule", "step_size", "gamma")}
-    assert shape == {"lr": 0.003, "schedule": "step", "step_size": 4, "gamma": 0.5}
+    assert (train["steps"], train["batch"], train["save_every"], train["seed"]) == (10, 5, 5, 7)
+    shape = {name: optimizer[name] for name in ("lr", "schedule", "gamma")}
+    assert shape == {"lr": 0.003, "schedule": "step", "gamma": 0.5}
     assert same(*typed)
     assert load(typed[0]).network.patches.weight.shape == (16, 1, 4, 4) and load(typed[0]).shape == (1, 32, 32)
 
 
 def test_the_learning_rate_falls_as_asked_and_checkpoints_are_as_frequent(typed):
     rates = [line["lr"] for line in figures(typed[0])]
-    assert rates == pytest.approx([0.003] * 4 + [0.0015] * 4 + [0.00075] * 2)
-    assert files(typed[0] / "checkpoints") == {f"step-{n:08d}.safetensors" for n in (8, 10)}  # 4 is no longer kept
+    assert rates == pytest.approx([0.003] * 5 + [0.0015] * 5)
+    assert files(typed[0] / "checkpoints") == {f"step-{n:08d}.safetensors" for n in (5, 10)}
+
+
+DECAY = {
+    "a rate alone: after each epoch": (["--lr-decay-rate", 0.5], [0.1] * 6 + [0.05] * 6 + [0.025]),
+    "every second epoch": (["--lr-decay-rate", 0.5, "--lr-decay-step", 2], [0.1] * 12 + [0.05]),
+    "in another order": (["--lr-decay-step", 2, "--lr-decay-rate", 0.5], [0.1] * 12 + [0.05]),
+    "in optimizer steps": (["--optimizer.step-size", 10, "--lr-decay-rate", 0.5], [0.1] * 10 + [0.05] * 3),
+}
+
+
+@pytest.mark.parametrize(("options", "rates"), DECAY.values(), ids=DECAY)
+def test_the_learning_rate_falls_after_epochs_with_and_without_a_number_of_them(options, rates, folder_data, here):
+    """24 pictures in batches of 4 are 6 steps. What was asked for at first may be asked for again by a resumed run."""
+    sizes = ["--train.steps", 13, "--train.log-every", 1, "--train.keep", 9, "--lr", 0.1, "--save-freq", 1]
+    run = trained(*DIFFUSION, *folder_data, *sizes, *options, name="r")
+    assert [line["lr"] for line in figures(run)] == pytest.approx(rates)
+    assert files(run / "checkpoints") == {f"step-{n:08d}.safetensors" for n in (6, 12, 13)}
+    again = cut(run, 12)
+    do_train("--resume", again, *options).well()
+    assert same(again, run)
 
 
 def test_underscores_and_equals_signs_are_as_good(typed, folder_data, here):
     options = [f"{name.replace('-', '_').replace('__', '--', 1)}={value}" for name, value in pairs_of(TYPED)]
-    assert "--lr_decay_step=4" in options and "--lr=3e-3" in options
+    assert "--lr_decay_step=1" in options and "--lr=3e-3" in options
     do_train(*DIFFUSION, *folder_data, *options, "--train.log-every", 1, "--run.name", "r").well()
     assert config_of(Path("typed/task4/r")) == config_of(typed[0])
 
