@@ -17,15 +17,17 @@ from task4_dit.config import SHORT, STAGE, Config, Distillation, DistillConfig
 from task4_dit.train import COLUMNS, PICTURES, build_data, conduct, show
 
 if TYPE_CHECKING:  # imported where they are used: torch takes seconds, and --help should not
+    from torch import Tensor, nn
     from torch.utils.data import Dataset
 
+    from shared.conditions.said import Cond
     from shared.experiments.run import RunRecord
     from shared.training.part import Loss
     from task4_dit.model import Model
 
 PROGRAM = "task4-distill"
 DEMO = Path(__file__).parent / "configs" / "distill.yaml"
-TEACHER, PAIRS = "teacher.safetensors", "pairs.safetensors"  # in the run's folder: it depends on no other
+TEACHER = "teacher.safetensors"  # in the run's folder: it depends on no other
 OWN_SHORT = {name: of for name, of in SHORT.items() if not of[0].startswith(("--data.", "--network."))}
 
 
@@ -57,7 +59,8 @@ def consistency(student: "Model", teacher: "Model", config: Distillation) -> "Lo
     keys = student.network.keys
     times = diffusion.schedule.times(wanted.levels).to(diffusion.schedule.alpha.device)
 
-    def loss(network, x, cond):
+    def loss(network: "nn.Module", x: "Tensor", cond: "Cond") -> "Tensor":
+        """Of a batch x (B, C, H, W) of images, or of moments from a cache."""
         told = {name: cond[name] for name in keys}
         x0 = space.draw(encode(x))
         eps, k = torch.randn_like(x0), torch.randint(wanted.levels, (len(x0),), device=x0.device)
@@ -70,7 +73,8 @@ def consistency(student: "Model", teacher: "Model", config: Distillation) -> "Lo
 def reflow(student: "Model", teacher: "Model", config: Distillation) -> "Loss":
     """The loss of the diffusion itself, with each sample's own noise: no new equation at all."""
 
-    def loss(network, x, cond):
+    def loss(network: "nn.Module", x: "Tensor", cond: "Cond") -> "Tensor":
+        """Of a batch of pairs: x (B, C, H, W) is what became of cond["eps"], of the same shape."""
         told = {name: values for name, values in cond.items() if name != "eps"}
         return student.diffusion.loss(network, x, told, eps=cond["eps"]).mean()
 
@@ -87,52 +91,31 @@ def fit(
     from shared.conditions.asked import examples
     from shared.training.loop import device_for, train
     from shared.training.part import Part
+    from task4_dit.pairs import pairs
 
     device = device_for(config.train)
     for module in (student.diffusion.schedule, student.space, teacher.diffusion.schedule, teacher.network):
         module.to(device)
     asked = examples(data, student.network.keys, PICTURES, COLUMNS)
     if config.distill.method == "reflow":
-        data = pairs(teacher, data, config, record)
+        data = pairs(teacher, data, config, record)  # of its own data, what is told is all that is needed
     part = Part(student.network, LOSSES[config.distill.method](student, teacher, config), config.optimizer)
     part.averages = config.averages
     for step in train(part, data, config.train, record, resume=resume):
         show(step, student, asked, record)
 
 
-def pairs(teacher: "Model", data: "Dataset", config: Distillation, record: "RunRecord") -> "Dataset":
-    """The data of reflow: drawn by the teacher, told what the samples of its own data are; kept in the run's folder."""
-    import torch
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file, save
-
-    from shared.files import write_whole
-    from task4_dit.few_steps import draw_pairs, paired
-
-    keys, wanted = teacher.network.keys, config.distill
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(config.train.seed)  # of what a data set draws at random, such as a caption
-        # Spread evenly: where samples lie in the order of their classes, the first of them are of the first classes.
-        told = [data[i * len(data) // wanted.pairs][1] for i in range(wanted.pairs)] if keys else []
-    cond = {name: torch.stack([one[name] for one in told]) for name in keys}
-    if (path := record.folder / PAIRS).exists():
-        try:
-            kept = load_file(path)
-        except SafetensorError:
-            raise UserError(f"{path} is damaged: remove it, and the pairs are drawn again") from None
-    else:
-        noise, ends = draw_pairs(teacher, wanted.pairs, cond, wanted.steps, wanted.scale, config.train.seed)
-        kept = {"noise": noise, "ends": ends}
-        record.keep(lambda folder: write_whole(folder / PAIRS, lambda file: file.write_bytes(save(kept))))
-    return paired(kept["noise"], kept["ends"], cond)
-
-
 def student_config(teacher: Config, config: Distillation) -> Config:
     """The config of a student, as its checkpoint stores it: the teacher's, trained and sampled otherwise.
 
     Raises:
-        UserError: the teacher is not one that the method can learn from.
+        UserError: the teacher is not one that the method can learn from, or the sampler not one for what it teaches.
     """
+    if config.distill.method == "reflow" and config.sampling.sampler == "consistency":
+        raise UserError(
+            "sampling.sampler is consistency, which is for students that know the end of the way: for reflow choose "
+            "flow_euler, as task4_dit/configs/reflow.yaml does"
+        )
     if config.distill.method == "reflow" and teacher.schedule.name != "flow":
         raise UserError(
             "distill.method is reflow, which straightens flows, and the teacher's schedule is "
@@ -145,7 +128,7 @@ def student_config(teacher: Config, config: Distillation) -> Config:
         optimizer=config.optimizer,
         averages=config.averages,
         train=config.train,
-        sampling=replace(config.sampling, clamp=teacher.sampling.clamp),
+        sampling=config.sampling,
         run=config.run,
     )
 
@@ -165,8 +148,10 @@ def check_asked(teacher: "Model", wanted: DistillConfig) -> None:
             raise UserError(f"distill.{field} does not fit the teacher, {teacher.source}: {error}") from None
 
 
-def prepare(config: Distillation, resume: Path | None, trust: bool):
-    """Build everything that can be wrong before a run is recorded: teacher, data, student, checkpoint, record."""
+def prepare(
+    config: Distillation, resume: Path | None, trust: bool
+) -> "tuple[Model, Model, Dataset, RunRecord, Path | None]":
+    """Build everything that can be wrong before a run is recorded: student, teacher, data, record, checkpoint."""
     from shared.conditions.known import with_text
     from shared.experiments.follower import create_record, reopen_record
     from shared.experiments.run import plain
@@ -183,16 +168,18 @@ def prepare(config: Distillation, resume: Path | None, trust: bool):
     teacher = load(resume / TEACHER if resume else source_of(config.distill.teacher, "task4"))
     if teacher.config.own_data and not trust:
         raise UserError(f"{teacher.source} names code of its own, which would be run: if you know it, add --trust true")
-    own, space = student_config(teacher.config, config), teacher.space.facts()
+    config.sampling.clamp = teacher.config.sampling.clamp  # pixels or latents: that is the teacher's
+    own, space_facts = student_config(teacher.config, config), teacher.space.facts()
     with in_turn():
-        data, _, autoencoder = build_data(own, space and autoencoder_of(teacher.source), space)
+        place = autoencoder_of(teacher.source) if space_facts else None
+        data, _, autoencoder = build_data(own, place, space_facts)
         if own.condition.text:
             data, _ = with_text(own.text, data, device_for(config.train), teacher.source)
     settle(data, config.train, config.distill.pairs if config.distill.method == "reflow" else None)
     check_asked(teacher, config.distill)
     network = copy.deepcopy(teacher.network).train()
     student = Model(network, build_diffusion(own), teacher.space, own, teacher.shape, teacher.known, Path("the run"))
-    besides = {"shape": teacher.shape, "known": teacher.known, "space": space, "distill": asdict(config.distill)}
+    besides = {"shape": teacher.shape, "known": teacher.known, "space": space_facts, "distill": asdict(config.distill)}
     resolved = plain({**besides, **asdict(own)})
     if record is not None:
         check_same(facts["config"], resolved)

@@ -23,6 +23,7 @@ from shared.conditions.said import Cond, LabelTokens
 from task4_dit.network_config import DiTConfig
 
 FREQUENCIES = 256  # sinusoidal features of the time, at every width
+TOKENS = 2**16  # at most: attention compares each with each, and a stranger's file may state any size
 SIZES = {"S": (384, 12, 6), "B": (768, 12, 12), "L": (1024, 24, 16), "XL": (1152, 28, 16)}  # width, depth, heads
 
 
@@ -75,8 +76,9 @@ class Rotation(NamedTuple):
 def rotary_angles(rows: int, columns: int, head: int) -> Tensor:
     """(N, head / 2) angles: one half of a head's pairs turns with the row, the other with the column.
 
-    What two tokens say to each other then depends on how they lie to each other alone. The slowest pair turns by a
-    hundredth of a radian a step (Heo 2024: images are hundreds of tokens wide, not tens of thousands as texts are).
+    What two tokens say to each other then depends on how they lie to each other alone. The slowest pair turns by
+    one or two hundredths of a radian a step (Heo 2024: images are hundreds of tokens wide, not tens of thousands as
+    texts are).
     """
     if head % 4:
         raise ValueError(f"turning by rows and columns needs heads of a size that 4 divides, not {head}")
@@ -128,8 +130,8 @@ class SelfAttention(nn.Module):
         """(B, N, D) to the same; keys are left out where the mask (B, N) is false."""
         q, k, v = rearrange(self.qkv(x), "b n (three h d) -> three b h n d", three=3, h=self.heads)
         if self.norms is not None:
-            # in float32: of bfloat16 numbers the mean square would be a rough guess
-            q, k = (scaled(one.float()).to(v.dtype) for scaled, one in zip(self.norms, (q, k), strict=True))
+            # in the format of x, float32: of bfloat16 numbers the mean square would be a rough guess
+            q, k = (scaled(one.to(x.dtype)).to(v.dtype) for scaled, one in zip(self.norms, (q, k), strict=True))
         if turn is not None:
             q, k = turn(q), turn(k)
         where = None if mask is None else mask[:, None, None]  # (B, 1, 1, N)
@@ -311,13 +313,17 @@ class DiT(nn.Module):
                 predict a variance as well.
 
         Raises:
-            ValueError: the patches do not divide the sides, or the heads the width.
+            ValueError: the patches do not divide the sides, or are too many; or the heads do not divide the width.
         """
         super().__init__()
         channels, height, width = shape
         side, dim = config.patch, config.width
         if height % side or width % side:
             raise ValueError(f"patches of {side}×{side} do not divide {height}×{width}: choose another network.patch")
+        if (height // side) * (width // side) > TOKENS:
+            raise ValueError(
+                f"{height}×{width} in patches of {side} are more than {TOKENS:,} tokens: choose larger ones"
+            )
         self.shape, self.config, self.out_channels = tuple(shape), config, out_channels or channels
         self.rows, self.columns = height // side, width // side
         self.way = WAYS[config.conditioning]
@@ -344,7 +350,8 @@ class DiT(nn.Module):
             raise ValueError(f"this network is for data of {here}, not {there}")
         told = self.tell(t, cond)
         turn = None if self.angles is None else Rotation(self.angles.cos(), self.angles.sin())
-        h = rearrange(self.patches(x), "b d h w -> b (h w) d")  # (B, N, D)
+        # In x's number format, float32: sums over many blocks lose by bfloat16, and only branches compute in it.
+        h = rearrange(self.patches(x), "b d h w -> b (h w) d").to(x.dtype)  # (B, N, D)
         h = h if self.places is None else h + self.places.to(h.dtype)
         before = self.way.before(told)  # (B, M, D)
         h = torch.cat([before.to(h.dtype), h], dim=1)  # (B, M + N, D)

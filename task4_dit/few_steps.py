@@ -96,7 +96,7 @@ def draw_pairs(
         noises.append(noise)
         ends.append(last.x.cpu())
         first += count
-    return torch.cat(noises), torch.cat(ends)
+    return torch.cat(noises), torch.cat(ends).contiguous()  # patches of 1×1 leave them in another order of memory
 
 
 def paired(noise: Tensor, ends: Tensor, cond: Cond) -> Tensors:

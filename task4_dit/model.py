@@ -30,8 +30,8 @@ from task4_dit.spaces import AnySpace, check_clamp, decoded, shape_in, stored_sp
 RESULTS = Path(__file__).parent / "results"
 COMMITTED = RESULTS / "digits.safetensors"
 NEVER_TOLD_NOTHING = (
-    "condition.dropout is 0: the unconditional model, which guidance needs, is never trained; make guidance.scale 1, "
-    "or train with a dropout such as 0.1"
+    "condition.dropout is 0: the unconditional model, which guidance needs, was never trained; leave the scale out or "
+    "make it 1 (a distilled model has its teacher's guidance built in), or train with a dropout such as 0.1"
 )
 
 
@@ -42,12 +42,12 @@ def build_network(config: Config, shape: tuple[int, int, int], known: dict[str, 
         UserError: the patches do not divide the data, or the heads the width.
     """
     network, condition, said = sized(config.network), config.condition, []
-    if condition.label:
-        said.append(LabelTokens(len(known["classes"]), network.width, 1))
-        nn.init.normal_(said[-1].embed.weight, std=0.02)  # the paper's
-    if condition.text:
-        said.append(text_tokens(known["text"], network.width, condition.tokens, config.text.layers))
     try:
+        if condition.label:
+            said.append(LabelTokens(len(known["classes"]), network.width, 1))
+            nn.init.normal_(said[-1].embed.weight, std=0.02)  # the paper's
+        if condition.text:
+            said.append(text_tokens(known["text"], network.width, condition.tokens, config.text.layers))
         return DiT(shape, network, said)
     except ValueError as error:
         raise UserError(str(error)) from None

@@ -7,7 +7,7 @@ and free of torch, so that `--help` answers at once.
 from dataclasses import dataclass
 from typing import Literal
 
-from jsonargparse.typing import ClosedUnitInterval, PositiveFloat, PositiveInt
+from jsonargparse.typing import ClosedUnitInterval, PositiveFloat, PositiveInt, restricted_number_type
 
 Schedule = Literal["linear", "quadratic", "cosine", "sigmoid", "sigmoid_alpha_bar", "flow"]
 Prediction = Literal["eps", "x0", "v", "velocity"]
@@ -16,6 +16,10 @@ Sampler = Literal[
     "ddpm", "ddpm_large", "ddim", "dpm_solver_pp", "heun", "euler_ancestral", "flow_euler", "flow_heun", "consistency"
 ]
 
+# A stranger's config may ask for any number: of more levels the tables fill the memory, and further times are all one.
+Levels = restricted_number_type("Levels", int, [(">", 0), ("<=", 10**6)])
+Shift = restricted_number_type("Shift", float, [(">=", 0.01), ("<=", 100)])
+
 
 @dataclass
 class NoiseConfig:
@@ -23,7 +27,7 @@ class NoiseConfig:
 
     name: Schedule = "cosine"
     """shape of the schedule; flow is the straight path from data to noise"""
-    T: PositiveInt = 1000
+    T: Levels = 1000
     """number of noise levels"""
     beta_start: float = 1e-4
     """first beta of linear, quadratic and sigmoid"""
@@ -31,7 +35,7 @@ class NoiseConfig:
     """last beta of linear, quadratic and sigmoid"""
     zero_terminal_snr: bool = False
     """rescale so that nothing of the signal is left at t = T"""
-    shift: PositiveFloat = 1.0
+    shift: Shift = 1.0
     """for flow: above 1, the times that are drawn and visited move towards noise; the larger the image the more of
     them it needs, as the root of its pixels over those for which 1 was good"""
 

@@ -215,10 +215,11 @@ def flow_euler(
     """Straight on with the velocity of the moment: Euler's method in t. `noise` is not used.
 
     On the straight path of flow matching this is ddim; on another it is not, as alpha and sigma bend between t and s.
+    The last step ends at x0 itself: on the straight path that is where the velocity leads.
     """
     for n, (t, s) in enumerate(zip(times[:-1], times[1:], strict=True)):
         here = denoise(x, t)
-        x = x + (s - t).to(x) * velocity(schedule, here, t)
+        x = x + (s - t).to(x) * velocity(schedule, here, t) if s > 0 else here.x0
         yield Step(n, s, x, here.x0)
 
 
@@ -228,15 +229,16 @@ def flow_heun(
 ) -> Iterator[Step]:
     """Heun's method in t: second order, two calls a step but for the last. `noise` is not used.
 
-    The last step is Euler's: at t = 0 no noise is left to say anything of. Karras 2022, algorithm 1, in its own time.
+    The last step ends at x0, as Euler's: at t = 0 no noise is left to say anything of. Karras 2022, algorithm 1, in t.
     """
     for n, (t, s) in enumerate(zip(times[:-1], times[1:], strict=True)):
         here = denoise(x, t)
-        first = velocity(schedule, here, t)
-        tried = x + (s - t).to(x) * first
         if s > 0:
-            tried = x + (s - t).to(x) * (first + velocity(schedule, denoise(tried, s), s)) / 2
-        x = tried
+            first = velocity(schedule, here, t)
+            second = velocity(schedule, denoise(x + (s - t).to(x) * first, s), s)
+            x = x + (s - t).to(x) * (first + second) / 2
+        else:
+            x = here.x0
         yield Step(n, s, x, here.x0)
 
 

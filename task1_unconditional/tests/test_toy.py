@@ -25,7 +25,8 @@ def test_the_exact_denoiser_is_the_posterior_mean():
             assert torch.allclose(data.denoise(xt[None], alpha, sigma)[0], mean, atol=1e-8)
 
 
-@pytest.mark.parametrize("sampler", SAMPLERS)
+# consistency is for networks that know where a way ends: this denoiser knows the mean of all ends
+@pytest.mark.parametrize("sampler", [name for name in SAMPLERS if name != "consistency"])
 def test_every_sampler_finds_the_ring(sampler):
     """With the exact denoiser, samples lie on the eight centres, as often and as closely as the data."""
     data = toy.Mixture.ring()

@@ -235,6 +235,8 @@ def test_the_opponent_may_start_after_the_network_was_compiled(monkeypatch):
 @pytest.fixture
 def group():
     """A group of one process."""
+    if dist.is_initialized():  # by a training in shares before, in this process
+        dist.destroy_process_group()
     dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
     yield
     dist.destroy_process_group()

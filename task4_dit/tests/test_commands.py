@@ -648,18 +648,16 @@ def test_pairs_are_what_the_teacher_makes_of_noise(by_class, digits, here, monke
     labels = [0, 0, 1, 2, 3, 4, 5, 5, 6, 7, 8, 9]  # of 4,500 in the order of their classes
     sampler = {"sampler": "ddim", "steps": 3, "guidance": GuidanceConfig(3.0)}
     assert torch.allclose(kept["ends"], digits.sample(12, digits.told(12, label=labels), 6, **sampler), atol=1e-6)
-    assert torch.equal(kept["noise"], torch.randn(12, 1, 28, 28, generator=torch.Generator().manual_seed(6)))
+    assert torch.equal(kept["eps"], torch.randn(12, 1, 28, 28, generator=torch.Generator().manual_seed(6)))
     again = cut(run, 1)
-    monkeypatch.setattr("task4_dit.few_steps.draw_pairs", None)  # would fail
+    monkeypatch.setattr("task4_dit.pairs.draw_pairs", None)  # would fail
     do_distill("--resume", again).well()
     assert same(again, run) and (again / "pairs.safetensors").read_bytes() == (run / "pairs.safetensors").read_bytes()
 
 
 def read_pairs(run: Path) -> dict[str, Tensor]:
     """What a reflow's run keeps."""
-    from safetensors.torch import load_file
-
-    return load_file(run / "pairs.safetensors")
+    return read_tensors(run / "pairs.safetensors", "pairs")
 
 
 def test_an_epoch_of_reflow_is_over_its_pairs(by_class, here):

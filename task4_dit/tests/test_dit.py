@@ -586,3 +586,20 @@ def test_positions_are_no_part_of_a_checkpoint():
     for positions in ("sincos", "rotary"):
         names = by_label(config=replace(TINY, positions=positions)).state_dict()
         assert not [name for name in names if name in ("places", "angles")]
+
+
+def test_only_branches_compute_in_bfloat16():
+    """What is handed from block to block stays float32: sums over many blocks would lose by less."""
+    network, kinds = by_label().float(), []
+    for block in network.blocks:
+        block.register_forward_hook(lambda module, given, out: kinds.extend([given[0].dtype, out.dtype]))
+        block.mlp[0].register_forward_hook(lambda module, given, out: kinds.append(out.dtype))
+    with torch.autocast("cpu", torch.bfloat16):
+        network(torch.randn(2, *network.shape), torch.ones(2), {"label": torch.tensor([0, 1])})
+    assert kinds == [torch.bfloat16, torch.float32, torch.float32] * len(network.blocks)
+
+
+def test_more_tokens_than_attention_can_compare():
+    """A stranger's file may state any size; nothing of that size is made."""
+    with pytest.raises(ValueError, match="more than 65,536 tokens"):
+        DiT((1, 65532, 65532), DiTConfig(width=16, heads=2, patch=4))

@@ -87,7 +87,7 @@ def test_every_config_is_one_of_this_stage():
     known = {"classes": ["a", "b"], "attributes": [], "image": None}
     known["text"] = {"width": None, "tokens": 9, "length": 32, "pooled": False}
     for path in sorted((STAGE / "configs").glob("*.yaml")):
-        kind = Distillation if path.stem == "distill" else Config
+        kind = Distillation if path.stem in ("distill", "reflow") else Config
         config = stored_config(kind, read_yaml(path), path.name)
         if kind is Config:
             build_diffusion(config)
