@@ -75,6 +75,7 @@ OPTIONS = [
     (["--sampling.steps", "0"], USAGE, "sampling.steps", "0"),
     (["--sampling.eta", "2"], USAGE, "sampling.eta", "2"),
     (["--schedule.T", "0"], USAGE, "schedule.T"),
+    (["--schedule.T", str(2**70)], USAGE, "schedule.T"),
     (["--schedule.name", "linear", "--schedule.beta-end", "3"], MISTAKE, "beta"),
     (["--diffusion.predict", "eps", "--schedule.zero-terminal-snr", "true"], MISTAKE, "diffusion.predict is eps"),
     (["--data.name", "folder"], MISTAKE, "--data.root"),
