@@ -53,6 +53,8 @@ def with_text(
     Raises:
         UserError: the captions cannot be read, or not by this reader.
     """
+    if getattr(data, "cached", False):
+        raise UserError("a cache of latents holds no captions: leave latents.cache out")
     if source is None:
         reader = build_reader(text, getattr(data, "captions", None) or [])
     else:

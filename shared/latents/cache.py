@@ -143,5 +143,5 @@ def read_cache(folder: Path, autoencoder: str, about: str) -> tuple[Dataset, Sta
         items = [shards[i] for i in range(len(shards))]
         cond = {name: torch.stack([c[name] for _, c in items]) for name in items[0][1]}
         latents = Tensors(torch.stack([m for m, _ in items]), cond)
-    latents.classes = statistics.classes
+    latents.classes, latents.cached = statistics.classes, True
     return latents, statistics

@@ -163,6 +163,20 @@ def test_a_cache_of_something_else(cache, folder_data, here):
     assert not Path("runs").exists()
 
 
+def test_a_cache_of_data_with_captions(here):
+    """It keeps their numbers, but not what they say."""
+    Path("p").mkdir()
+    for i in range(2):
+        Image.new("L", (28, 28), 90 * i).save(f"p/{i}.png")
+        Path(f"p/{i}.txt").write_text("a square")
+    data = ["--data.name", "captions", "--data.root", "p", "--data.channels", 1]
+    of_another_stage("task2-encode", "--device", "cpu", *data, "--autoencoder", AUTOENCODER, "--out", "c").well()
+    told = ["--condition.label", "false", "--condition.text", "true", "--text.encoder", "learned"]
+    ended = do_train(*on_latents(data), *told, "--latents.cache", "c")
+    assert ended.says(1, "task4-train: error: a cache of latents holds no captions: leave latents.cache out\n")
+    assert not Path("runs").exists()
+
+
 def test_data_of_ones_own(own_module, here):
     for arguments, options, message in (
         ({"channels": 0}, [], "task4-train: error: "),
