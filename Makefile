@@ -24,8 +24,10 @@ demo: .venv/.ready
 	$(BIN)/task1-train --config task1_unconditional/configs/demo.yaml
 	$(BIN)/task1-sample --run latest
 
+# A file's tests stay in one process, as they share what they have trained; one thread each, or processes would wait
+# for each other's cores.
 test: .venv/.ready-dev
-	$(BIN)/python -m pytest -q
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --maxprocesses 8 --dist loadfile
 
 test-slow: .venv/.ready-dev
 	$(BIN)/python -m pytest -q -m slow
