@@ -175,7 +175,8 @@ def prepare(
         data, _, autoencoder = build_data(own, place, space_facts)
         if own.condition.text:
             data, _ = with_text(own.text, data, device_for(config.train), teacher.source)
-    settle(data, config.train, config.distill.pairs if config.distill.method == "reflow" else None)
+    epoch = config.distill.pairs if config.distill.method == "reflow" else None
+    settle(data, config.train, epoch, optimizers=[config.optimizer])
     check_asked(teacher, config.distill)
     network = copy.deepcopy(teacher.network).train()
     student = Model(network, build_diffusion(own), teacher.space, own, teacher.shape, teacher.known, Path("the run"))

@@ -132,7 +132,7 @@ def prepare(config: Config, resume: Path | None, init_from: Path | None):
     with in_turn():
         data, space, autoencoder = build_data(config, place, saved.get("space"))
     check_clamp(config, space)
-    settle(data, config.train)
+    settle(data, config.train, optimizers=[config.optimizer])
     shape = autoencoder.shape if autoencoder else tuple(data[0][0].shape)
     needed(told, data) if told else None
     reader = None

@@ -114,14 +114,12 @@ def test_short_names_set_the_fields_that_they_mean(typed):
         "folder": "meant",
         "name": "r",
     }
-    for one in (config, meant):  # when the rate falls is seen below, in what the steps have taken
-        del one["optimizer"]["step_size"], one["optimizer"]["step_epochs"]
     assert config == meant
     assert (config["data"]["size"], config["data"]["channels"], config["network"]["patch"]) == (32, 1, 4)
     train, optimizer = config["train"], config["optimizer"]
     assert (train["steps"], train["batch"], train["save_every"], train["seed"]) == (10, 5, 5, 7)
-    shape = {name: optimizer[name] for name in ("lr", "schedule", "gamma")}
-    assert shape == {"lr": 0.003, "schedule": "step", "gamma": 0.5}
+    shape = {name: optimizer[name] for name in ("lr", "schedule", "gamma", "step_size", "step_epochs")}
+    assert shape == {"lr": 0.003, "schedule": "step", "gamma": 0.5, "step_size": 5, "step_epochs": None}
     assert same(*typed)
     assert load(typed[0]).network.patches.weight.shape == (16, 1, 4, 4) and load(typed[0]).shape == (1, 32, 32)
 
