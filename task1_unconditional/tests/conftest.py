@@ -10,7 +10,7 @@ from shared.experiments import provenance, run
 from task1_unconditional.tests.commands import OWN, TINY, do_train
 
 
-@pytest.fixture(scope="session", autouse=True)
+@pytest.fixture(scope="package", autouse=True)
 def no_git():
     """Asking git takes longer than a tiny training; `test_run_record.py` asks it."""
     with pytest.MonkeyPatch.context() as patch:

@@ -15,7 +15,7 @@ from task3_conditional.model import Model, load
 from task3_conditional.tests.commands import BY_CAPTION, BY_CLASS, CLASSIFIER, OWN, do_classifier, do_train, own_data
 
 
-@pytest.fixture(scope="session", autouse=True)
+@pytest.fixture(scope="package", autouse=True)
 def no_git():
     """Asking git takes longer than a tiny training; `test_run_record.py` asks it."""
     with pytest.MonkeyPatch.context() as patch:

@@ -30,7 +30,7 @@ from task4_dit.tests.commands import (
 AUTOENCODER = Path(task2_latent.__file__).parent / "results" / "autoencoder.safetensors"  # stage 2's: 28×28 to 7×7×2
 
 
-@pytest.fixture(scope="session", autouse=True)
+@pytest.fixture(scope="package", autouse=True)
 def no_git():
     """Asking git takes longer than a tiny training; `test_run_record.py` asks it."""
     with pytest.MonkeyPatch.context() as patch:
