@@ -19,7 +19,7 @@ def no_git():
         yield
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")  # not the session's, which would be made before git is left out
 def trained(tmp_path_factory) -> Path:
     """A run of 8 steps on digits, never changed by a test; its weights, their EMA and their SWA differ."""
     folder = tmp_path_factory.mktemp("trained")
