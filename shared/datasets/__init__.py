@@ -33,6 +33,7 @@ def load(config: DataConfig) -> Images:
     from shared.datasets.celeba import load_celeba
     from shared.datasets.digits import load_digits
     from shared.datasets.folder import load_folder
+    from shared.datasets.moving_digits import load_moving_digits
     from shared.datasets.published import load_published
 
     loaders = {
@@ -45,6 +46,7 @@ def load(config: DataConfig) -> Images:
         "captioned_digits": load_captioned_digits,
         "captions": load_captions,
         "emoji": load_captions,
+        "moving_digits": load_moving_digits,
     }
     if config.name not in loaders:
         raise UserError(f"no data set is named {config.name!r}: --data.name is one of {', '.join(loaders)}")
