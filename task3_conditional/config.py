@@ -1,12 +1,11 @@
 """Everything that can be configured about stage 3; free of torch, so that `--help` answers at once."""
 
 from dataclasses import dataclass, field
-from typing import Any, Literal
-
-from jsonargparse.typing import ClosedUnitInterval, PositiveInt
+from typing import Any
 
 from shared.blocks.config import UNetConfig
 from shared.cli import Own, stored_config
+from shared.conditions.config import ConditionConfig
 from shared.datasets.config import DataConfig
 from shared.errors import UserError
 from shared.experiments.config import RunConfig
@@ -15,39 +14,6 @@ from shared.text.config import TextConfig
 from shared.training.config import AveragesConfig, OptimizerConfig, TrainConfig
 
 STAGE = "stage 3"  # in messages
-
-Way = Literal["none", "vanilla", "adaptive", "token", "cross_attention", "cross_attention_pooled"]
-
-
-@dataclass
-class ConditionConfig:
-    """What the network is told, and in which way each thing enters it."""
-
-    label: Way = "none"
-    """a class, one of several: vanilla (added to the time's embedding), adaptive (norms of its own), token (in
-    self-attention's sequence), cross_attention, cross_attention_pooled (and vanilla besides)"""
-    attributes: Way = "none"
-    """yes or no to each of several questions, as CelebA has them; the same ways"""
-    text: Way = "none"
-    """a caption; the same ways"""
-    image: Literal["none", "concatenation"] = "none"
-    """an image as large as the sample, as further channels"""
-    dim: PositiveInt = 128
-    """features of the vector or of each token that a condition becomes"""
-    tokens: PositiveInt = 4
-    """tokens that a class or a text of one vector become, besides one that is always there; each attribute is one"""
-    dropout: ClosedUnitInterval = 0.1
-    """share of the training samples that are told nothing: what they teach is the unconditional model"""
-    together: bool = True
-    """drop all conditions of a sample, or each for itself"""
-    leave_open: ClosedUnitInterval = 0.5
-    """share of the training samples of which a random part of the attributes is left open, as a person may do"""
-
-    @property
-    def told(self) -> dict[str, str]:
-        """What the network is told, of label, attributes, text and image, and in which way."""
-        ways = {name: getattr(self, name) for name in ("label", "attributes", "text", "image")}
-        return {name: way for name, way in ways.items() if way != "none"}
 
 
 @dataclass

@@ -17,6 +17,7 @@ from torch.utils.data import Dataset
 from shared.cli import build_own
 from shared.conditions.asked import blank, check_count, label_cond, text_cond
 from shared.conditions.known import attribute_number, check_known, reader_of
+from shared.conditions.network import ConditionalUNet
 from shared.conditions.said import Cond
 from shared.datasets import load as load_data
 from shared.errors import UserError
@@ -31,7 +32,6 @@ from shared.training.state import check_alike
 from shared.training.weights import read_weights
 from task3_conditional.classifier import NoisyClassifier
 from task3_conditional.config import Config, model_config
-from task3_conditional.network import ConditionalUNet
 
 COMMITTED = Path(__file__).parent / "results" / "digits.safetensors"
 COMMITTED_TEXT = Path(__file__).parent / "results" / "captions.safetensors"

@@ -17,6 +17,8 @@ class Context(NamedTuple):
     told: Tensor | None = None  # (B, D): what adaptive norms are told besides the time
     tokens: Tensor | None = None  # (B, N, D): a sequence for attention to look at
     token_mask: Tensor | None = None  # (B, N) bool: which of its tokens there are
+    frames: int = 1  # how many of the batch, one after the other, are frames of one clip
+    frame_mask: Tensor | None = None  # (B / frames, frames, frames) bool: which frames may look at which; None: all
 
 
 def group_norm(channels: int) -> nn.GroupNorm:

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import torch
 
+from shared.blocks.listening import CrossAttention
 from shared.experiments.trained import figure_table
-from task3_conditional.blocks import CrossAttention
 from task3_conditional.model import COMMITTED_TEXT, Model, load
 
 CAPTION = "a red three above a blue seven"

@@ -15,6 +15,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from shared.conditions.asked import examples
+from shared.conditions.network import ConditionalUNet
 from shared.datasets import DataConfig
 from shared.datasets import load as load_data
 from shared.datasets.captioned_digits import CHINESE_COLOURS, is_test
@@ -30,7 +31,6 @@ from task3_conditional.classifier import load_classifier
 from task3_conditional.evaluate import EvaluateConfig, measure_captions
 from task3_conditional.measures import KINDS, by_caption, by_class, drawn, of_kind, real, retrieved
 from task3_conditional.model import Model, load, weaker
-from task3_conditional.network import ConditionalUNet
 from task3_conditional.tests.commands import BY_CLASS, DIFFUSION, do_evaluate, do_sample, do_train, own_data, own_spec
 from task3_conditional.train import COLUMNS, PICTURES
 

@@ -1,4 +1,6 @@
-"""The three blocks by which features of an image listen to a condition. Each adds nothing at the start.
+"""Introduced in task 3; used by task 3.
+
+The three blocks by which features of an image listen to a condition. Each adds nothing at the start.
 
 A network that has just been built is therefore the unconditional one, and learns to listen from there.
 """

@@ -5,9 +5,9 @@ import torch
 from torch import nn
 
 from shared.blocks.attention import Attention
+from shared.blocks.listening import AdaptiveGroupNorm, CrossAttention, TokenAttention, conditional_stage, positions
 from shared.blocks.resnet import Context
 from shared.blocks.stage import stage
-from task3_conditional.blocks import AdaptiveGroupNorm, CrossAttention, TokenAttention, conditional_stage, positions
 
 C, DIM, N = 8, 6, 3
 BLOCKS = {
@@ -55,7 +55,8 @@ def test_what_is_said_reaches_the_image_and_the_gradient_what_is_said(name, x):
 def test_a_sample_hears_only_what_is_said_to_it(name, x):
     block = woken(BLOCKS[name]())
     one, other = context(seed=0), context(seed=1)
-    mixed = Context(None, *(torch.stack([a[0], b[1]]) for a, b in zip(one[1:], other[1:], strict=True)))
+    said = ("told", "tokens", "token_mask")
+    mixed = Context(**{name: torch.stack([getattr(one, name)[0], getattr(other, name)[1]]) for name in said})
     out = block(x, mixed)
     torch.testing.assert_close(out[0], block(x, one)[0])
     torch.testing.assert_close(out[1], block(x, other)[1])

@@ -1,4 +1,6 @@
-"""The ways in which what a network is told enters it.
+"""Introduced in task 3; used by task 3.
+
+The ways in which what a network is told enters it.
 
 *What* is said, a class, attributes, a caption, becomes a few tokens and has a null, see `shared/conditions/said.py`.
 *How* it enters the U-Net is a `Condition`: a small class that puts what it is told into the `Context` which every block
@@ -11,8 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from shared.blocks.resnet import Context
+from shared.conditions.config import ConditionConfig
 from shared.conditions.said import AttributeTokens, Cond, LabelTokens, text_tokens
-from task3_conditional.config import ConditionConfig
 
 
 class Condition(nn.Module):

@@ -1,17 +1,21 @@
-"""The U-Net of stage 1, told more than the time: what conditions add to its input and its context, and nothing else."""
+"""Introduced in task 3; used by task 3.
 
-from functools import partial
+The U-Net of stage 1, told more than the time: what conditions add to its input and its context, and nothing else.
+"""
+
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from torch import Tensor, nn
 
 from shared.blocks.config import UNetConfig
+from shared.blocks.listening import conditional_stage
 from shared.blocks.resnet import Context
+from shared.blocks.stage import Stage
 from shared.blocks.unet import UNet
+from shared.conditions.config import ConditionConfig
 from shared.conditions.said import Cond, dropped
-from task3_conditional.blocks import conditional_stage
-from task3_conditional.conditions import Concatenation, build_conditions
-from task3_conditional.config import ConditionConfig
+from shared.conditions.ways import Concatenation, build_conditions
 
 
 class ConditionalUNet(nn.Module):
@@ -24,8 +28,16 @@ class ConditionalUNet(nn.Module):
         condition: ConditionConfig,
         known: dict[str, Any],
         text_layers: int = 2,
+        *,
+        then: Callable[[int], Sequence[nn.Module]] = lambda width: (),
     ):
         """For data with `channels`, told what `condition` asks for; `known` is as for `build_conditions`.
+
+        Args:
+            channels, config: as for `UNet`.
+            condition, known: what is told in which way, and what can be said.
+            text_layers: of a text encoder that is trained along.
+            then: further blocks for the end of each stage with so many features; each is called with the context.
 
         Raises:
             ValueError: the parts of the U-Net, or the ways of the conditions, do not fit together.
@@ -47,7 +59,11 @@ class ConditionalUNet(nn.Module):
                 "condition: token needs full attention, and network.attention has linear: make it full or none"
             )
         beside = known["image"] + Concatenation.EXTRA if condition.image != "none" else 0
-        make = partial(conditional_stage, ways=ways, dim=condition.dim)
+
+        def make(before: int, after: int, *args: Any, **options: Any) -> Stage:
+            listening = conditional_stage(before, after, *args, ways=ways, dim=condition.dim, **options)
+            return Stage(*listening, *then(after))
+
         self.unet = UNet(channels + beside, config, channels, make_stage=make)
         self.conditions = build_conditions(condition, known, 4 * config.width, text_layers)
 

@@ -7,11 +7,13 @@ import torch
 from torch import nn
 
 from shared.blocks.config import UNetConfig
+from shared.blocks.resnet import Context
+from shared.blocks.stage import Stage
 from shared.blocks.unet import UNet
+from shared.conditions.config import ConditionConfig
+from shared.conditions.network import ConditionalUNet
 from shared.conditions.said import AttributeTokens, LabelTokens, dropped
-from task3_conditional.conditions import Concatenation, Vanilla, build_conditions
-from task3_conditional.config import ConditionConfig
-from task3_conditional.network import ConditionalUNet
+from shared.conditions.ways import Concatenation, Vanilla, build_conditions
 
 WAYS = ("vanilla", "adaptive", "token", "cross_attention", "cross_attention_pooled")
 NETWORK = UNetConfig(width=8, multipliers=(1, 2), attention=("none", "full"), middle_attention="full", heads=2)
@@ -98,6 +100,34 @@ def test_a_fresh_network_is_the_unconditional_one_bit_for_bit(way):
     nn.init.normal_(made.unet.head.weight)
     assert ask(made, SAID).abs().max() > 0.1
     assert torch.equal(ask(made, SAID), ask(made, {**SAID, **made.null(SAID)}))
+
+
+class Further(nn.Module):
+    """Shifts what it is given by the time's embedding; by nothing at the start. It remembers the contexts."""
+
+    def __init__(self, width: int):
+        super().__init__()
+        self.shift, self.given = nn.Parameter(torch.zeros(width, 1, 1)), []
+
+    def forward(self, x: torch.Tensor, c: Context) -> torch.Tensor:
+        self.given.append(c)
+        return x + self.shift * c.vector.mean()
+
+
+def test_further_blocks_end_each_stage_and_are_given_what_the_others_are():
+    plain = network(label="adaptive")
+    condition = ConditionConfig(dim=6, label="adaptive")
+    made = ConditionalUNet(1, NETWORK, condition, KNOWN, then=lambda width: [Further(width)]).eval()
+    loaded = made.load_state_dict(plain.state_dict(), strict=False)  # what there was before keeps its name
+    assert not loaded.unexpected_keys and all(name.endswith(".shift") for name in loaded.missing_keys)
+    assert torch.equal(ask(made, SAID), ask(plain, SAID))
+    stages = [part for part in made.unet.modules() if isinstance(part, Stage)]
+    assert len(loaded.missing_keys) == len(stages) == 5  # two levels down, the middle, two levels up
+    for further in [stage[-1] for stage in stages]:
+        assert further.given[0].vector is not None and further.given[0].told.shape == (B, 6)
+        nn.init.normal_(further.shift)
+        assert all(differs(ask(made, SAID), ask(plain, SAID)))
+        nn.init.zeros_(further.shift)
 
 
 @pytest.mark.parametrize("pair", list(itertools.combinations(["label", "attributes", "text", "image"], 2)))
