@@ -32,7 +32,7 @@ STEP = 0.1  # of the free square's side, as published
 SMALL_STEP = 2.0  # pixels a frame, of a box on little room: 1/6 of the side at 32×32
 LEAST = 24  # the smallest picture: two steps from border to border
 CLIPS = {"train": 10, "test": 20}  # of each digit: 45,000, and 10,000 as the published test set has
-IMAGES = 4  # frames of each digit in the set of images: 18,000 and 2,000
+IMAGES = 2  # frames of each digit in the set of images: 9,000 and 1,000
 LENGTH = 16  # the clips that these frames are from
 
 NUMBERS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
@@ -138,18 +138,15 @@ class MovingDigits(Dataset):
 
 
 def boxed(image: Tensor) -> Tensor:
-    """The BOX × BOX pixels around the middle of what an image (28, 28) shows, with nothing of it cut off."""
-    starts = []
-    for axis in (0, 1):
-        shown = image.any(1 - axis).nonzero()
-        first, last = int(shown[0]), int(shown[-1])
-        starts.append(min(max((first + last + 1 - BOX) // 2, 0), WHOLE - BOX))
-    top, left = starts
-    return image[top : top + BOX, left : left + BOX]
+    """What an image (28, 28) of MNIST shows, in the middle of BOX × BOX pixels, into which all of it fits."""
+    (top, bottom), (left, right) = (image.any(axis).nonzero().aminmax() for axis in (1, 0))
+    shown = image[top : bottom + 1, left : right + 1]
+    above, before = ((BOX - side) // 2 for side in shown.shape)
+    return F.pad(shown, (before, BOX - shown.shape[1] - before, above, BOX - shown.shape[0] - above))
 
 
 def load_moving_digits(config: DataConfig) -> InMemory:
-    """Single frames of such clips, uint8 (N, 1, size, size), 32×32 unless told otherwise: 18,000 and 2,000.
+    """Single frames of such clips, uint8 (N, 1, size, size), 32×32 unless told otherwise: 9,000 and 1,000.
 
     With one digit below 56×56 pixels, with two from there on: what an image model learns that a video model of moving
     digits is begun from. The label is the first digit's class.
