@@ -26,14 +26,14 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from shared import _torchvision
+from shared.blocks.dit import DiT, sized
+from shared.blocks.dit_config import DiTConfig
 from shared.conditions.said import LabelTokens
 from shared.schedulers.config import DiffusionConfig, NoiseConfig
 from shared.schedulers.diffusion import Diffusion
 from shared.training.config import TrainConfig
 from shared.training.loop import accelerator_for
 from shared.training.part import Part, Trained
-from task4_dit.dit import DiT, sized
-from task4_dit.network_config import DiTConfig
 
 CLASSES, SIDE, CHANNELS = 1000, 32, 4
 

@@ -5,6 +5,7 @@ from typing import Any, Literal
 
 from jsonargparse.typing import ClosedUnitInterval, PositiveInt
 
+from shared.blocks.dit_config import DiTConfig
 from shared.cli import Own, stored_config
 from shared.datasets.config import DataConfig
 from shared.errors import UserError
@@ -13,7 +14,6 @@ from shared.latents.config import LatentsConfig, stored_shape
 from shared.schedulers.config import DiffusionConfig, GuidanceConfig, NoiseConfig, SamplingConfig
 from shared.text.config import TextConfig
 from shared.training.config import AveragesConfig, OptimizerConfig, TrainConfig
-from task4_dit.network_config import DiTConfig
 
 STAGE = "stage 4"  # in messages
 

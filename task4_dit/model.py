@@ -9,11 +9,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from shared.blocks.dit import DiT, sized
 from shared.conditions.asked import blank, check_count, label_cond, text_cond
 from shared.conditions.known import check_known, reader_of
 from shared.conditions.said import Cond, LabelTokens, dropped, text_tokens
 from shared.errors import UserError
 from shared.generation import batch_seeds, generate_steps, sampling_with
+from shared.latents.spaces import AnySpace, check_clamp, decoded, shape_in, stored_space
 from shared.precision import computing_in, resolve
 from shared.schedulers.config import GuidanceConfig
 from shared.schedulers.diffusion import Denoiser, Diffusion, Network
@@ -24,8 +26,6 @@ from shared.training.checkpoint import load_into, read_facts
 from shared.training.state import check_alike
 from shared.training.weights import read_weights
 from task4_dit.config import Config, stored
-from task4_dit.dit import DiT, sized
-from task4_dit.spaces import AnySpace, check_clamp, decoded, shape_in, stored_space
 
 RESULTS = Path(__file__).parent / "results"
 COMMITTED = RESULTS / "digits.safetensors"
@@ -193,7 +193,7 @@ def load(source: str | Path | None = None, *, weights: str = "ema", device: str 
     config, shape, known = found.config, found.shape, found.known
     check_known(config.condition.told, shape, known, path)
     space = stored_space(found.space, path)
-    check_clamp(config, space)
+    check_clamp(config.sampling, space)
     seen = shape_in(space, shape)
     try:
         with torch.device("meta"):  # sizes that a stranger states take no memory before they are those of the tensors

@@ -20,9 +20,9 @@ if TYPE_CHECKING:  # imported where they are used: torch takes seconds, and --he
     from torch import Tensor, nn
     from torch.utils.data import Dataset
 
+    from shared.conditions.said import Cond
     from shared.experiments.run import RunRecord
     from shared.training.loop import TrainStep
-    from task4_dit.dit import Cond
     from task4_dit.model import Model
 
 PROGRAM = "task4-train"
@@ -94,9 +94,9 @@ def build_data(config: Config, autoencoder: "str | Path | None", facts: dict[str
     from shared.datasets import load as load_data
     from shared.errors import UserError
     from shared.latents.data import build_latents
+    from shared.latents.spaces import Pixels
     from shared.latents.stored import load_autoencoder
     from shared.training.loop import device_for
-    from task4_dit.spaces import Pixels
 
     if autoencoder is None:
         if config.latents.cache:
@@ -116,13 +116,13 @@ def prepare(config: Config, resume: Path | None, init_from: Path | None):
     from shared.conditions.known import known_of, needed, with_text
     from shared.experiments.follower import create_record, reopen_record
     from shared.experiments.run import plain
+    from shared.latents.spaces import check_clamp, shape_in
     from shared.latents.stored import COPY
     from shared.training.checkpoint import Checkpoints, load_into, training_facts
     from shared.training.loop import check_same, device_for, settle
     from shared.training.processes import in_turn
     from shared.training.weights import newest, read_weights
     from task4_dit.model import Model, build_diffusion, build_network
-    from task4_dit.spaces import check_clamp, shape_in
 
     record = reopen_record(resume) if resume else None  # first: nobody else trains in it from here on
     checkpoint = Checkpoints(resume / "checkpoints").latest() if resume else None
@@ -131,7 +131,7 @@ def prepare(config: Config, resume: Path | None, init_from: Path | None):
     place = resume / COPY if resume and saved.get("space") else config.latents.autoencoder
     with in_turn():
         data, space, autoencoder = build_data(config, place, saved.get("space"))
-    check_clamp(config, space)
+    check_clamp(config.sampling, space)
     settle(data, config.train, optimizers=[config.optimizer])
     shape = autoencoder.shape if autoencoder else tuple(data[0][0].shape)
     needed(told, data) if told else None

@@ -3,7 +3,8 @@
 What a network can be told: a class, attributes, a caption, each of which becomes a few tokens, and its null.
 
 `LabelTokens`, `AttributeTokens` and `TextTokens` each name the keys of cond that they read (`keys`), make tokens of
-what is there, and know the value that says nothing (`null`). How the tokens enter a network is that network's matter.
+what is there, and know the value that says nothing (`null`). `always` says whether all of these tokens are there for
+every sample, so that nobody needs to look at the mask. How the tokens enter a network is that network's matter.
 """
 
 from typing import Any
@@ -20,6 +21,7 @@ class LabelTokens(nn.Module):
     """One class of several. The null is one more class, which no sample has."""
 
     keys = ("label",)
+    always = True
 
     def __init__(self, classes: int, dim: int, tokens: int):
         """Each of `classes` becomes `tokens` tokens of `dim` features."""
@@ -44,6 +46,7 @@ class AttributeTokens(nn.Module):
     """
 
     keys = ("attributes",)
+    always = False
     OPEN = 2
 
     def __init__(self, attributes: int, dim: int):
@@ -72,6 +75,7 @@ class TextTokens(nn.Module):
     """A caption: features of a frozen encoder, or ids that are embedded here. The null is no token at all."""
 
     keys = ("text", "text_mask")
+    always = False
 
     def __init__(self, read: nn.Module):
         """`read` makes tokens (B, N, D) of cond["text"] and cond["text_mask"]."""

@@ -8,6 +8,8 @@ import pytest
 import torch
 from torch import nn
 
+from shared.blocks.dit_config import DiTConfig
+from shared.latents.spaces import Pixels
 from shared.schedulers.config import DiffusionConfig, GuidanceConfig, NoiseConfig, SamplingConfig
 from shared.schedulers.diffusion import Denoised, Diffusion
 from shared.schedulers.samplers import ddim, flow_euler
@@ -15,8 +17,6 @@ from shared.tests.gaussian import Gaussian
 from task4_dit.config import ConditionConfig, Config
 from task4_dit.few_steps import consistency_loss, draw_pairs, paired, pseudo_huber, taught_by
 from task4_dit.model import Model, build_diffusion, build_network
-from task4_dit.network_config import DiTConfig
-from task4_dit.spaces import Pixels
 
 PATHS = {
     "flow": (NoiseConfig(name="flow"), DiffusionConfig(predict="velocity")),

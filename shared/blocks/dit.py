@@ -1,4 +1,6 @@
-"""The diffusion transformer of Peebles and Xie 2023 ("Scalable diffusion models with transformers", DiT), whole.
+"""Introduced in task 4; used by task 4.
+
+The diffusion transformer of Peebles and Xie 2023 ("Scalable diffusion models with transformers", DiT), whole.
 
     image -> square patches, a token each -> blocks of attention and feed-forward -> a linear map back to patches
 
@@ -17,10 +19,9 @@ from einops import rearrange
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from shared.blocks.dit_config import DiTConfig
 from shared.blocks.embeddings import TimeEmbedding, sinusoidal
 from shared.blocks.resnet import zeroed
-from shared.conditions.said import Cond, LabelTokens
-from task4_dit.network_config import DiTConfig
 
 FREQUENCIES = 256  # sinusoidal features of the time, at every width
 TOKENS = 2**16  # at most: attention compares each with each, and a stranger's file may state any size
@@ -343,16 +344,10 @@ class DiT(nn.Module):
             if isinstance(module, nn.Linear):
                 nn.init.normal_(module.weight, std=0.02)
 
-    def forward(self, x: Tensor, t: Tensor, cond: Cond) -> Tensor:
+    def forward(self, x: Tensor, t: Tensor, cond: dict[str, Tensor]) -> Tensor:
         """Data (B, C, H, W), times (B,), and what is said of each sample, to (B, out_channels, H, W)."""
-        if tuple(x.shape[1:]) != self.shape:
-            there, here = ("×".join(map(str, sides)) for sides in (x.shape[1:], self.shape))
-            raise ValueError(f"this network is for data of {here}, not {there}")
-        told = self.tell(t, cond)
+        h, told = self.embed(x), self.tell(t, cond)  # (B, N, D)
         turn = None if self.angles is None else Rotation(self.angles.cos(), self.angles.sin())
-        # In x's number format, float32: sums over many blocks lose by bfloat16, and only branches compute in it.
-        h = rearrange(self.patches(x), "b d h w -> b (h w) d").to(x.dtype)  # (B, N, D)
-        h = h if self.places is None else h + self.places.to(h.dtype)
         before = self.way.before(told)  # (B, M, D)
         h = torch.cat([before.to(h.dtype), h], dim=1)  # (B, M + N, D)
         for block in self.blocks:
@@ -360,8 +355,24 @@ class DiT(nn.Module):
                 h = checkpoint(block, h, told, turn, use_reentrant=False)
             else:
                 h = block(h, told, turn)  # (B, M + N, D)
-        out = self.final(h[:, before.shape[1] :], told)  # (B, N, p p C)
-        side = self.config.patch
+        return self.read(h[:, before.shape[1] :], told)
+
+    def embed(self, x: Tensor) -> Tensor:
+        """A token (B, N, D) for each patch of (B, C, H, W), and where it lies added to it if places are added at all.
+
+        Raises:
+            ValueError: the data are not of the network's shape.
+        """
+        if tuple(x.shape[1:]) != self.shape:
+            there, here = ("×".join(map(str, sides)) for sides in (x.shape[1:], self.shape))
+            raise ValueError(f"this network is for data of {here}, not {there}")
+        # In x's number format, float32: sums over many blocks lose by bfloat16, and only branches compute in it.
+        h = rearrange(self.patches(x), "b d h w -> b (h w) d").to(x.dtype)  # (B, N, D)
+        return h if self.places is None else h + self.places.to(h.dtype)
+
+    def read(self, h: Tensor, told: Told) -> Tensor:
+        """Tokens of the image (B, N, D), each put back to where its patch was: (B, out_channels, H, W)."""
+        out, side = self.final(h, told), self.config.patch  # (B, N, p p C)
         return rearrange(out, "b (h w) (p q c) -> b c (h p) (w q)", h=self.rows, p=side, q=side)
 
     @property
@@ -369,7 +380,7 @@ class DiT(nn.Module):
         """The names in cond that are read."""
         return [name for said in self.said for name in said.keys]
 
-    def tell(self, t: Tensor, cond: Cond) -> Told:
+    def tell(self, t: Tensor, cond: dict[str, Tensor]) -> Told:
         """The time, and what is said: its mean goes into the vector, its tokens behind the time's."""
         time = self.time(t)  # (B, D)
         vector, tokens, masks = time, [time[:, None]], []
@@ -380,7 +391,7 @@ class DiT(nn.Module):
             tokens.append(those)
             masks.append(mask)
         # Without a mask attention is faster; a class is always there, a caption is as long as it is.
-        some = not all(isinstance(said, LabelTokens) for said in self.said)
+        some = not all(getattr(said, "always", False) for said in self.said)
         mask = F.pad(torch.cat(masks, dim=1), (1, 0), value=True) if some else None  # (B, 1 + M)
         return Told(vector, torch.cat(tokens, dim=1), mask)
 

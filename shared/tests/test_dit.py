@@ -18,8 +18,7 @@ _torchvision.prepare()  # diffusers' models import transformers, which imports i
 from diffusers.models.embeddings import get_2d_sincos_pos_embed  # noqa: E402
 from diffusers.models.transformers.dit_transformer_2d import DiTTransformer2DModel  # noqa: E402
 
-from shared.conditions.said import LabelTokens, TextTokens  # noqa: E402
-from task4_dit.dit import (  # noqa: E402
+from shared.blocks.dit import (  # noqa: E402
     SIZES,
     WAYS,
     CrossAttention,
@@ -31,7 +30,8 @@ from task4_dit.dit import (  # noqa: E402
     sincos_positions,
     sized,
 )
-from task4_dit.network_config import DiTConfig  # noqa: E402
+from shared.blocks.dit_config import DiTConfig  # noqa: E402
+from shared.conditions.said import LabelTokens, TextTokens  # noqa: E402
 
 SHAPE = (3, 4, 6)  # 2 × 3 tokens
 TINY = DiTConfig(width=24, depth=2, heads=2, patch=2, mlp_ratio=2)
@@ -473,6 +473,14 @@ def test_a_masked_word_is_as_if_it_were_not_there_and_another_is_heard(way, posi
     torch.testing.assert_close(model(x, T, told | {"text": masked}), out)
     changed = (model(x, T, told | {"text": said}) - out).abs().amax(dim=(1, 2, 3))
     assert (changed > 1e-3).all()
+
+
+def test_only_what_may_be_missing_needs_a_mask():
+    """Attention without one is faster; a class always has all its tokens, and says so by its null as well."""
+    assert by_label("in_context").tell(T, LABEL).mask is None
+    assert by_text("in_context").tell(T, words(4, 2)).mask.tolist() == [[True] * 3 + [False] * 2] * 3
+    for said, cond in ((LabelTokens(CLASSES, 8, 2), LABEL), (TextTokens(Read(8)).double(), words(4, 2))):
+        assert said.always == all(said({**cond, **null})[1].all() for null in ({}, said.null(cond)))
 
 
 @pytest.mark.parametrize("way", WAYS)

@@ -1,4 +1,7 @@
-"""What can be configured about the transformer; free of torch, so that `--help` answers at once."""
+"""Introduced in task 4; used by task 4.
+
+What can be configured about the transformer; free of torch, so that `--help` answers at once.
+"""
 
 from dataclasses import dataclass
 from typing import Literal

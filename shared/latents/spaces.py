@@ -1,4 +1,7 @@
-"""What the network sees: pixels as they are, or an autoencoder's latents. To everything else both look the same."""
+"""Introduced in task 4; used by task 4.
+
+What the network sees: pixels as they are, or an autoencoder's latents. To everything else both look the same.
+"""
 
 from pathlib import Path
 
@@ -8,7 +11,7 @@ from torch import Tensor, nn
 from shared.errors import UserError
 from shared.latents.space import Space, batch_for
 from shared.latents.stored import COPY, autoencoder_of, space_of
-from task4_dit.config import Config
+from shared.schedulers.config import SamplingConfig
 
 
 class Pixels(nn.Module):
@@ -54,9 +57,9 @@ def decoded(space: AnySpace, z: Tensor, shape: tuple[int, int, int]) -> Tensor:
     return torch.cat([space.decode(part).float() for part in z.split(batch_for(torch.empty(shape, device="meta")))])
 
 
-def check_clamp(config: Config, space: AnySpace) -> None:
+def check_clamp(sampling: SamplingConfig, space: AnySpace) -> None:
     """Raise UserError where latents would be clamped, which know no bounds."""
-    if config.sampling.clamp and not isinstance(space, Pixels):
+    if sampling.clamp and not isinstance(space, Pixels):
         raise UserError(
             "sampling.clamp is true: latents know no bounds, so that clamping would cut them; make it false"
         )
