@@ -129,14 +129,17 @@ class SelfAttention(nn.Module):
 
     def forward(self, x: Tensor, turn: Rotation | None, mask: Tensor | None = None) -> Tensor:
         """(B, N, D) to the same; keys are left out where the mask (B, N) is false."""
+        return self.mix(x, turn, None if mask is None else mask[:, None, None])
+
+    def mix(self, x: Tensor, turn: Rotation | None, mask: Tensor | None) -> Tensor:
+        """The same, with a mask that broadcasts to (B, heads, N, N): where to look, or what to add to the scores."""
         q, k, v = rearrange(self.qkv(x), "b n (three h d) -> three b h n d", three=3, h=self.heads)
         if self.norms is not None:
             # in the format of x, float32: of bfloat16 numbers the mean square would be a rough guess
             q, k = (scaled(one.to(x.dtype)).to(v.dtype) for scaled, one in zip(self.norms, (q, k), strict=True))
         if turn is not None:
             q, k = turn(q), turn(k)
-        where = None if mask is None else mask[:, None, None]  # (B, 1, 1, N)
-        mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=where)  # (B, h, N, d)
+        mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)  # (B, h, N, d)
         return self.out(rearrange(mixed, "b h n d -> b n (h d)"))
 
 
@@ -347,7 +350,7 @@ class DiT(nn.Module):
     def forward(self, x: Tensor, t: Tensor, cond: dict[str, Tensor]) -> Tensor:
         """Data (B, C, H, W), times (B,), and what is said of each sample, to (B, out_channels, H, W)."""
         h, told = self.embed(x), self.tell(t, cond)  # (B, N, D)
-        turn = None if self.angles is None else Rotation(self.angles.cos(), self.angles.sin())
+        turn = self.turn
         before = self.way.before(told)  # (B, M, D)
         h = torch.cat([before.to(h.dtype), h], dim=1)  # (B, M + N, D)
         for block in self.blocks:
@@ -376,16 +379,25 @@ class DiT(nn.Module):
         return rearrange(out, "b (h w) (p q c) -> b c (h p) (w q)", h=self.rows, p=side, q=side)
 
     @property
+    def turn(self) -> Rotation | None:
+        """By what queries and keys of the image's tokens are turned."""
+        return None if self.angles is None else Rotation(self.angles.cos(), self.angles.sin())
+
+    @property
     def keys(self) -> list[str]:
         """The names in cond that are read."""
         return [name for said in self.said for name in said.keys]
 
     def tell(self, t: Tensor, cond: dict[str, Tensor]) -> Told:
-        """The time, and what is said: its mean goes into the vector, its tokens behind the time's."""
+        """The time, and what is said."""
+        return self.put_together(t, [said(cond) for said in self.said])
+
+    def put_together(self, t: Tensor, spoken: Sequence[tuple[Tensor, Tensor]]) -> Told:
+        """The time (B,), and tokens (B, M, D) with a mask (B, M) for each thing said: their mean goes into the vector,
+        they themselves behind the time's token."""
         time = self.time(t)  # (B, D)
         vector, tokens, masks = time, [time[:, None]], []
-        for said in self.said:
-            those, mask = said(cond)  # (B, M, D), (B, M)
+        for those, mask in spoken:
             there = mask[..., None].to(those.dtype)
             vector = vector + (those * there).sum(dim=1) / there.sum(dim=1).clamp(min=1)
             tokens.append(those)

@@ -28,7 +28,11 @@ MEMBERS = 10_000
 NO_ARCHIVE = (zipfile.BadZipFile, zlib.error, struct.error, EOFError, RuntimeError, ValueError, OverflowError)
 # Trained by another run, and kept with this one; and the field that names it, if the training has that: a student's
 # autoencoder has none, and is found beside its teacher.
-PARTS = {"autoencoder.safetensors": "latents.autoencoder", "teacher.safetensors": "distill.teacher"}
+PARTS = {
+    "autoencoder.safetensors": "latents.autoencoder",
+    "teacher.safetensors": "distill.teacher",
+    "image.safetensors": "inflate.image",
+}
 MACHINE = ("python", "platform", "processor", "cpus", "gpu")
 
 

@@ -1,0 +1,179 @@
+"""From a trained image model to a video model: the same network with layers along time, which add nothing at first.
+
+An image model is a run or a checkpoint of any of the stages 1 to 4; what it is, its file says. It comes as a path, and
+never as an import.
+"""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from shared.blocks.config import UNetConfig
+from shared.blocks.dit_config import DiTConfig
+from shared.cli import stored_config
+from shared.conditions.config import ConditionConfig
+from shared.errors import UserError
+from shared.schedulers.config import DiffusionConfig, NoiseConfig
+from shared.text.config import TextConfig
+from shared.training.checkpoint import read_facts, write_checkpoint
+from shared.training.state import check_alike, prefixed
+from shared.training.weights import read_weights
+from task5_video.config import Config
+from task5_video.network import VideoUNet
+from task5_video.temporal import TemporalAttention, TemporalConvolution
+from task5_video.video_dit import VideoDiT
+
+COPY = "image.safetensors"  # in the run's folder: it depends on no other
+
+
+@dataclass
+class ImageModel:
+    """What an image model's checkpoint says, and its averaged weights."""
+
+    state: dict[str, Tensor]
+    """by the names that they have within a video network's `image`"""
+    path: Path
+    network: UNetConfig | DiTConfig
+    condition: ConditionConfig | None
+    """None where it is told nothing, and what the video model is told is for its config to say"""
+    text: TextConfig
+    schedule: NoiseConfig
+    predict: str
+    shape: tuple[int, int, int]
+    known: dict[str, Any]
+    space: dict[str, Any] | None
+    facts: dict[str, Any]
+
+    def copy_to(self, folder: Path) -> None:
+        """Write the copy that a run keeps of it. Raises OSError if it cannot."""
+        state, _ = read_weights(self.path)
+        write_checkpoint(folder / COPY, prefixed("ema", state), self.facts)
+
+
+def of_which_stage(saved: Any) -> int:
+    """1, 2, 3 or 4: the stage of an image model's config; 0 if it is none."""
+    if not isinstance(saved, dict) or not isinstance(saved.get("network"), dict):
+        return 0
+    if "conditioning" in saved["network"]:
+        return 4
+    if isinstance(saved.get("condition"), dict):
+        return 3
+    return 2 if isinstance(saved.get("space"), dict) else 1
+
+
+def told_by(saved: dict[str, Any], stage: int) -> ConditionConfig | None:
+    """The condition of an image model's config; None where it is told nothing."""
+    if stage < 3:
+        return None
+    about = dict(saved["condition"])
+    if stage == 4:  # it says only what is told: how that enters is the transformer's
+        about |= {name: "token" if about.get(name) else "none" for name in ("label", "text")}
+    condition = stored_config(ConditionConfig, about, f"stage {stage}")
+    return condition if condition.told else None
+
+
+def read_image(source: str | Path) -> ImageModel:
+    """An image model from its run, or from a file.
+
+    Raises:
+        UserError: there is no such file, or it is not of the stages 1 to 4; or it is of a kind that cannot be inflated.
+    """
+    state, path = read_weights(Path(source))
+    facts = {name: value for name, value in read_facts(path).items() if name in ("step", "config")}
+    saved, no_image = facts.get("config"), f"{path} is no image model of stages 1 to 4: give a run of task3-train, say"
+    if not (stage := of_which_stage(saved)):
+        raise UserError(no_image)
+    if saved.get("own_network"):
+        raise UserError(f"{path} has a network of its own, which is not known how to inflate: train a U-Net or a DiT")
+    name = f"stage {stage}"
+    condition = told_by(saved, stage)
+    if condition is not None and condition.image != "none":
+        raise UserError(f"{path} is told an image beside its own, which no clip has: give another image model")
+    try:
+        channels, height, width = map(int, saved["shape"])
+        known = saved.get("known") or {"classes": [], "attributes": [], "text": None, "image": None}
+        return ImageModel(
+            {("unet." if stage < 3 else "") + key: value for key, value in state.items()},
+            path,
+            stored_config(DiTConfig if stage == 4 else UNetConfig, saved["network"], name),
+            condition,
+            stored_config(TextConfig, saved.get("text") or {}, name),
+            stored_config(NoiseConfig, saved["schedule"], name),
+            stored_config(DiffusionConfig, saved["diffusion"], name).predict,
+            (channels, height, width),
+            known,
+            saved.get("space"),
+            facts,
+        )
+    except (KeyError, TypeError, ValueError, OverflowError):
+        raise UserError(no_image) from None
+
+
+def as_image(config: Config, image: ImageModel) -> Config:
+    """The config of a video model that is made from an image model: what that one is, it is.
+
+    Raises:
+        UserError: the config asks for a network of another kind.
+    """
+    dit = isinstance(image.network, DiTConfig)
+    condition = config.condition
+    if image.condition is not None:  # how much is dropped in training is still the video's
+        condition = replace(image.condition, dropout=condition.dropout, together=condition.together)
+    return replace(
+        config,
+        network="dit" if dit else "unet",
+        **{"dit" if dit else "unet": image.network},
+        condition=condition,
+        text=image.text if image.condition is not None else config.text,
+        schedule=image.schedule,
+        diffusion=replace(config.diffusion, predict=image.predict),
+    )
+
+
+def check_fits(image: ImageModel, shape: tuple[int, int, int, int], known: dict[str, Any]) -> None:
+    """Raise UserError unless an image model is of frames like those of clips (C, F, H, W), told the same things."""
+    frame = (shape[0], *shape[2:])
+    if image.shape != frame:
+        there, here = ("×".join(map(str, sides)) for sides in (image.shape, frame))
+        raise UserError(
+            f"{image.path} is a model of images {there}, and the frames are {here}: train one on such images"
+        )
+    told = image.condition.told if image.condition is not None else {}
+    for what, name in (("label", "classes"), ("attributes", "attributes")):
+        if what in told and image.known.get(name) != known[name]:
+            raise UserError(f"{image.path} knows other {name} than the clips have: train an image model on these")
+
+
+def added(network: VideoUNet | VideoDiT, image: ImageModel) -> set[str]:
+    """The names within `network.image` that an image model does not have: layers along time, and what it was not
+    told."""
+    own = {
+        f"{name}.{key}"
+        for name, module in network.image.named_modules()
+        if isinstance(module, TemporalConvolution | TemporalAttention)
+        for key in module.state_dict()
+    }
+    if image.condition is None:
+        own |= {name for name in network.image.state_dict() if name.startswith(("conditions.", "said."))}
+    return own
+
+
+def inflate(network: VideoUNet | VideoDiT, image: ImageModel) -> None:
+    """Put an image model's weights into a video network. What is added for time stays as it is.
+
+    Raises:
+        UserError: the weights are of another network.
+    """
+    here = network.image.state_dict()
+    new = {name: value for name, value in here.items() if name in added(network, image)}
+    check_alike(image.path, "network", image.state, {name: here[name] for name in here.keys() - new.keys()})
+    network.image.load_state_dict(new | image.state)
+
+
+def freeze(network: VideoUNet | VideoDiT, image: ImageModel) -> None:
+    """Leave what came from an image model as it is: only what is added takes a gradient."""
+    new = added(network, image)
+    for name, parameter in network.image.named_parameters():
+        parameter.requires_grad_(name in new)
