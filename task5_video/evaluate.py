@@ -1,0 +1,182 @@
+"""Measure a trained video model on moving digits: `task5-evaluate --help`.
+
+Is one digit seen all along, and the one asked for? Does it move as fast as real ones, and straight on between bounces?
+Given frames: does it go where the real one went? Going on and on: when does it fall apart?
+"""
+
+import sys
+import time
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from jsonargparse.typing import PositiveInt
+
+from shared.cli import Parser, command
+from shared.sampling_options import EvaluateOptions, GuideOptions, guidance_told, guidance_with, overrides
+from task5_video.sample import GivenOptions, SampleConfig, check, draw, load_for
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from shared.metrics.video import VideoReport
+    from task5_video.model import Model
+
+WINDOW = 10  # frames, of long clips
+
+
+@dataclass
+class EvaluateConfig(GivenOptions, GuideOptions, EvaluateOptions):
+    """What to measure, and with how many clips drawn how.
+
+    Inherited are the model, the samples and the folder from `EvaluateOptions`, the guidance from `GuideOptions`, and
+    what is given: only `--given data` can be measured.
+    """
+
+    n: PositiveInt = 200
+    """number of clips"""
+    frames: PositiveInt | None = None
+    """of a clip (default: as in training)"""
+    length: PositiveInt | None = None
+    """go on to so many frames, and measure how long that lasts"""
+    overlap: PositiveInt = 4
+    """how many frames each further clip is given"""
+    loop: bool = False
+    """have the last frame be followed by the first"""
+
+
+def as_sampled(config: EvaluateConfig) -> SampleConfig:
+    """The options as `task5-sample` takes them."""
+    names = SampleConfig.__dataclass_fields__.keys() & EvaluateConfig.__dataclass_fields__.keys() - {"out"}
+    return SampleConfig(**{name: getattr(config, name) for name in names})
+
+
+def figures_of(report: "VideoReport") -> dict[str, float]:
+    """A report by the names that its figures have in `figures.py`."""
+    shares = {f"video_{name}": share for name, share in report.of_real.items()}
+    distance = {"video_distance": report.distance, "video_floor": report.floor}
+    return {**shares, "video_speed": report.generated.speed, **distance, "video_distance_over_floor": report.ratio}
+
+
+def place_error(clips: "Tensor", real: "Tensor", known: list[int]) -> float | None:
+    """Pixels between where a digit is and where it really went, (n, 1, F, H, W) each: mean over the frames not given.
+
+    None where no digit is found in any of them.
+    """
+    from shared.metrics.tracking import track
+
+    apart = (track(clips).place - track(real).place).norm(dim=-1)[:, 0]  # (n, F)
+    apart = apart[:, [f for f in range(apart.shape[1]) if f not in known]]
+    found = apart[apart.isfinite()]
+    return found.mean().item() if len(found) else None
+
+
+def how_given(config: EvaluateConfig, real: bool) -> str:
+    """What is given, and how, as a protocol states it."""
+    weight = f" (weight {config.weight:g})" if config.method == "reconstruction" else ""
+    parts = []
+    if real:
+        which = "the first and last frame" if config.between else f"the first {config.given_frames} frames"
+        parts.append(f"{which} given by {config.method}{weight}")
+    if config.length:
+        parts.append(f"gone on to {config.length} frames, {config.overlap} given by {config.method}{weight}")
+    return "; ".join([*parts, *(["loops"] if config.loop else [])])
+
+
+def check_measured(config: EvaluateConfig, model: "Model") -> None:
+    """Raise UserError where there is nothing to measure."""
+    from shared.errors import UserError
+
+    name = "a data set of your own" if model.config.own_data else model.config.data.name
+    if name != "moving_digits":
+        raise UserError(
+            f"{model.source} was trained on {name}, of which this command knows no figure yet: it measures moving "
+            "digits; look at the clips with task5-sample"
+        )
+    if config.given not in (None, "data"):
+        raise UserError(f"--given is {config.given}: what is measured are clips of the data; make it data")
+
+
+def measure(model: "Model", config: EvaluateConfig) -> dict[str, Any]:
+    """Sample and measure. The fields of `shared.experiments.history.Evaluation`, and more to show.
+
+    Raises:
+        UserError: the model is of other clips than moving digits.
+    """
+    import torch
+
+    from shared.experiments.trained import origin, protocol_of
+    from shared.metrics.video import drift, judge_clips
+    from shared.metrics.video_figures import seam
+    from task5_video.films_given import held_out
+
+    check_measured(config, model)
+    begun, asked, data = time.perf_counter(), as_sampled(config), model.config.data
+    clips = draw(asked, model).cpu()
+    seconds, frames = time.perf_counter() - begun, config.frames or model.shape[1]
+    real, labels = held_out(model, config.n, frames) if config.given else (None, None)
+    if "label" in model.config.condition.told:
+        labels = torch.tensor(labels or [i % len(model.known["classes"]) for i in range(config.n)])
+    else:
+        labels = None
+    report = judge_clips(clips, labels, replace(data, frames=clips.shape[2]))
+    figures, details = figures_of(report), {}
+    if real is not None and data.digits == 1:
+        known = [0, frames - 1] if config.between else list(range(config.given_frames))
+        figures["video_place_error"] = place_error(clips[:, :, :frames], real, known)
+    if config.loop:
+        figures["video_seam"] = seam(clips).ratio
+    if config.length:
+        parts = drift(clips, data, WINDOW)
+        details["the digit it began with, by ten frames"] = [part["same"] for part in parts]
+        details["confident, by ten frames"] = [part["confident"] for part in parts]
+    measured = origin("task5", model.source, model.config.train)
+    if not config.run:
+        measured["source"] = "the committed model"
+    facts, guidance, told = (
+        report.to_dict(),
+        guidance_with(config, model.config.guidance),
+        how_given(config, bool(real is not None)),
+    )
+    protocol = {
+        "n": config.n,
+        "reference": facts["reference"] + (f"; {told}" if told else ""),
+        "extractor": facts["extractor"],
+        "guidance": guidance_told(guidance) if model.config.condition.told else "none",
+        "weights": config.weights,
+        **asdict(replace(model.config.sampling, **overrides(config))),
+    }
+    figures["sampling_seconds"] = seconds
+    return {
+        **measured,
+        "main": "video_identity",
+        "figures": {name: value for name, value in figures.items() if value is not None},
+        "details": details,
+        "shown": {"generated": asdict(report.generated), "real": asdict(report.real)},
+        "caveat": facts["caveat"],
+        "protocol": protocol_of(model.config, config, protocol),
+    }
+
+
+def run() -> int:
+    """Sample, measure, print, and write the figures down."""
+    parser = Parser(prog="task5-evaluate", description="Measure a trained model of stage 5.")
+    parser.add_class_arguments(EvaluateConfig)
+    config = parser.parse_args()
+    check(as_sampled(config))
+
+    from shared.experiments.trained import protocol_table, write_down
+
+    model = load_for(config)
+    facts = measure(model, config)
+    print(protocol_table(facts), end="")
+    write_down(model.source, facts, protocol_table(facts), config.out)
+    return 0
+
+
+def main() -> None:
+    """The command `task5-evaluate`."""
+    sys.exit(command(run))
+
+
+if __name__ == "__main__":
+    main()
