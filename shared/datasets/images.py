@@ -22,21 +22,28 @@ Item = tuple[Tensor, dict[str, Tensor]]
 class InMemory(Dataset):
     """A data set held as one tensor: `images` uint8 (N, C, H, W), `labels` long (N,), one name per class.
 
-    The training loop puts `images` and `labels` on the device as they are, with no loader in the way.
+    Clips of video have a further axis, (N, C, F, H, W). `cond` holds the labels and what else is said of each sample,
+    tensors (N, …) by name. The training loop puts `images` and `cond` on the device as they are, with no loader in the
+    way.
     """
 
-    def __init__(self, images: Tensor, labels: Tensor, classes: list[str]) -> None:
-        if images.ndim != 4 or labels.shape != images.shape[:1]:
+    def __init__(
+        self, images: Tensor, labels: Tensor, classes: list[str], more: dict[str, Tensor] | None = None
+    ) -> None:
+        if images.ndim not in (4, 5) or labels.shape != images.shape[:1]:
             shapes = f"{tuple(images.shape)} and {tuple(labels.shape)}"
-            raise ValueError(f"images must be (N, C, H, W) and labels (N,), not {shapes}")
+            raise ValueError(f"images must be (N, C, H, W), or clips (N, C, F, H, W), and labels (N,), not {shapes}")
         self.images, self.labels, self.classes = images, labels.long(), classes
-        self.shape: tuple[int, int, int] = tuple(images.shape[1:])
+        self.cond = {"label": self.labels, **(more or {})}
+        if any(len(values) != len(images) for values in self.cond.values()):
+            raise ValueError(f"{len(images)} samples need as many of each condition")
+        self.shape: tuple[int, ...] = tuple(images.shape[1:])
 
     def __len__(self) -> int:
         return len(self.images)
 
     def __getitem__(self, i: int) -> Item:
-        return to_unit(self.images[i]), {"label": self.labels[i]}
+        return to_unit(self.images[i]), {name: values[i] for name, values in self.cond.items()}
 
 
 class Tensors(Dataset):

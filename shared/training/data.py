@@ -81,9 +81,10 @@ def resident(
 ) -> Iterator[Batch]:
     """Batches of a small data set that lies on the device as one tensor, with no loader in the way."""
     if isinstance(dataset, InMemory):
-        x, cond, given = dataset.images.to(device), {"label": dataset.labels.to(device)}, to_unit
+        x, given = dataset.images.to(device), to_unit
     else:
-        x, cond, given = dataset.x.to(device), {k: v.to(device) for k, v in dataset.cond.items()}, lambda values: values
+        x, given = dataset.x.to(device), lambda values: values
+    cond = {name: values.to(device) for name, values in dataset.cond.items()}
     for batch in keys:
         index = torch.tensor([index for index, _ in batch], pin_memory=device.type == "cuda")  # or a GPU is waited for
         index = index.to(device, non_blocking=True)
@@ -126,13 +127,14 @@ def batches(
     """
     check_data(dataset)
     keys = micro_batches(config, len(dataset), first_step, rank, world)
-    if type(dataset) in (InMemory, Tensors):  # not a subclass: it may do more with a sample than look it up
+    # not a subclass with an own way to a sample: it may do more than look it up
+    if getattr(type(dataset), "__getitem__", None) in (InMemory.__getitem__, Tensors.__getitem__):
         return resident(dataset, keys, device)
     return streamed(dataset, keys, device, config.workers)
 
 
 def check_data(dataset: Dataset) -> None:
-    """Raise UserError unless some samples of a data set are `(x, cond)`, x a float image, all alike and in [-1, 1]."""
+    """Raise UserError unless some samples of a data set are `(x, cond)`, x a float image or clip, alike, in [-1, 1]."""
     if not hasattr(dataset, "__len__"):
         raise UserError("the data set has no length: one with __len__ and __getitem__ is needed")
     if len(dataset) == 0:
@@ -152,15 +154,14 @@ def check_data(dataset: Dataset) -> None:
 
 
 def check_range(samples: list[Tensor], ranged: bool = True) -> None:
-    """Raise UserError unless these are float images that use [-1, 1]: not 0 … 255, and not [0, 1] either.
+    """Raise UserError unless these are float images or clips that use [-1, 1]: not 0 … 255, and not [0, 1] either.
 
     What is no image, such as latents, is not `ranged`: it has only to be finite.
     """
     for x in samples:
-        if not torch.is_floating_point(x) or x.ndim != 3 or x.numel() == 0:
-            raise UserError(
-                f"the data set gives {x.dtype} of shape {tuple(x.shape)}: float images (C, H, W) are needed"
-            )
+        if not torch.is_floating_point(x) or x.ndim not in (3, 4) or x.numel() == 0:
+            needed = "float images (C, H, W), or clips (C, F, H, W), are needed"
+            raise UserError(f"the data set gives {x.dtype} of shape {tuple(x.shape)}: {needed}")
         if x.shape != samples[0].shape:
             raise UserError(f"the data set mixes sizes: {tuple(samples[0].shape)} and {tuple(x.shape)}")
     low, high = (bound.item() for bound in torch.stack(samples).aminmax())
