@@ -44,10 +44,6 @@ def moving_digits(config: VideoConfig) -> MovingDigits:
 
 def films(config: VideoConfig) -> Clips | StreamedClips:
     """Clips of films on the disk, in memory where they fit."""
-    try:
-        import av  # noqa: F401
-    except ImportError as error:
-        raise UserError(f"the data set {config.name} needs PyAV ({error}): pip install av") from None
     from shared.datasets.video_folder import load_ucf101, load_videos
 
     return load_ucf101(config) if config.name == "ucf101" else load_videos(config)
