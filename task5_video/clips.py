@@ -1,5 +1,7 @@
 """What a training clip consists of: the clip, single frames of others beside it, and frames of it that are given."""
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -39,6 +41,14 @@ class WithStills(Dataset):
         return torch.cat(frames, dim=1), {**both, "owner": owner}
 
 
+def examples(data: Dataset, keys: Sequence[str], n: int) -> Cond:
+    """The conditions of n clips of a data set, from all over it: clips at equal distances may all show the same."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)  # the same in every picture
+        told = [data[i][1] for i in torch.randint(len(data), (n,)).tolist()]
+    return {name: torch.stack([cond[name] for cond in told]) for name in keys}
+
+
 def told_less(network: VideoUNet | VideoDiT, cond: Cond, share: float, together: bool) -> Cond:
     """What the network reads of a batch's condition, a share of the clips, and of the stills, told nothing."""
     said = {name: cond[name] for name in network.keys}
@@ -50,14 +60,18 @@ def told_less(network: VideoUNet | VideoDiT, cond: Cond, share: float, together:
 
 
 def draw_given(config: GivenConfig, clips: int, frames: int, device: torch.device) -> Tensor:
-    """Which frames of each clip are given, (B, F) bool: the first ones, the first and the last, or none."""
+    """Which frames of each clip are given, (B, F) bool: the first ones, the first and the last, or none.
+
+    Never all: of a clip too short for that none is given.
+    """
     most = min(config.first, frames - 1)
     place = torch.arange(frames, device=device)
     count = 1 + (torch.rand(clips, 1, device=device) * most).long()  # (B, 1): 1 to most
     ends = (place == 0) | (place == frames - 1)  # (F,)
     between = torch.rand(clips, 1, device=device) < config.between
     chosen = torch.rand(clips, 1, device=device) < config.share
-    return chosen & torch.where(between, ends, place < count)
+    given = chosen & torch.where(between, ends, place < count)  # (B, F)
+    return given & ~given.all(dim=1, keepdim=True)
 
 
 def with_given(config: GivenConfig, x: Tensor, cond: Cond, stills: int = 0) -> tuple[Cond, Tensor | None]:

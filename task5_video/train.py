@@ -32,16 +32,15 @@ DEMO = Path(__file__).parent / "configs" / "demo.yaml"
 
 def fit(model: "Model", data: "Dataset", record: "RunRecord", resume: Path | None) -> None:
     """Train the network, and save samples of the same noise and the same conditions at intervals."""
-    from shared.conditions.asked import examples
     from shared.training.loop import device_for, train
     from shared.training.part import Part
-    from task5_video.clips import WithStills, told_less, with_given
+    from task5_video.clips import WithStills, examples, told_less, with_given
     from task5_video.model import by_frames
 
     config, diffusion, space = model.config, model.diffusion, model.space
     diffusion.schedule.to(device_for(config.train))  # beside the data, or each step would wait for a copy
     space.to(device_for(config.train))
-    asked = examples(data, model.network.keys, PICTURES, PICTURES)
+    asked = examples(data, model.network.keys, PICTURES)
     if config.joint_images:
         data = WithStills(data, config.joint_images)
 
