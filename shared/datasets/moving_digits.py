@@ -1,4 +1,4 @@
-"""Introduced in task 1; used by tasks 1, 2, 3, 4.
+"""Introduced in task 1; used by tasks 1, 2, 3, 4, 5.
 
 Digits that move and bounce: Moving MNIST (Srivastava, Mansimov & Salakhutdinov 2015, arXiv:1502.04681), from the
 embedded digits, and the single frames of such clips as a set of images.
