@@ -6,6 +6,8 @@ makes a denoiser of another, so that any sampler fills in the rest.
 `known` is clean data of the samples' shape, `mask` of a shape that broadcasts to it, true where it is known.
 """
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -55,10 +57,10 @@ def reconstruction_guided(
     `replaced`.
 
     Raises:
-        ValueError: the weight is below 0.
+        ValueError: the weight is below 0, or not finite.
     """
-    if not weight >= 0:
-        raise ValueError(f"the weight of reconstruction guidance is {weight}: it must be 0 or more")
+    if not 0 <= weight < math.inf:
+        raise ValueError(f"the weight of reconstruction guidance is {weight}: it must be a finite number, 0 or more")
     if weight == 0:
         return replaced(denoise, schedule, known, mask, noise)
 
