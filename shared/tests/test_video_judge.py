@@ -81,7 +81,7 @@ def scrambled(x):
 FAULTS = {
     "stills": (lambda x: x[:, :, :1].expand_as(x), 10),
     "shuffled": (scrambled, 10),
-    "changed": (lambda x: torch.cat([x[:, :, :8], x.roll(1, 0)[:, :, 8:]], dim=2), 10),
+    "changed": (lambda x: torch.cat([x[:, :, :8], x.roll(1, 0)[:, :, 8:]], dim=2), 5),
     "blurred": (lambda x: F.avg_pool3d(x + 1, (1, 5, 5), 1, (0, 2, 2)) - 1, 3),
     "one and a half times as fast": (lambda x: at_speed(1.5), 2),
     "one clip repeated": (lambda x: x[:1].expand_as(x), 10),
