@@ -25,8 +25,8 @@ class TemporalConfig:
     """What is added to an image network so that its frames know of each other."""
 
     attention: Literal["temporal", "full", "none"] = "temporal"
-    """temporal: each position looks at itself in all frames; full: at all positions of all frames, for small clips;
-    with a transformer, full has its own attention see all frames, and adds no block"""
+    """temporal: each position looks at itself in all frames; full: at all positions of all frames, in the stages of the
+    U-Net that have attention; with a transformer full has its own attention see all frames, and adds no block"""
     positions: Literal["rotary", "relative"] = "rotary"
     """how attention knows which frame is when: queries and keys are turned, or a bias is learned for each distance"""
     convolution: bool = True

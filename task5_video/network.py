@@ -51,9 +51,9 @@ def enter(x: Tensor, t: Tensor, cond: Cond) -> Entered:
     if "owner" in cond:
         owner = cond["owner"]
         mask = owner[:, :, None] == owner[:, None]
-        samples = next((value.shape[1] for value in told.values()), frames)
-        told = {name: value.flatten(0, 1) for name, value in told.items()}
-        of = first * samples + owner
+        if told:  # else all are told the same: nothing
+            of = first * next(iter(told.values())).shape[1] + owner
+            told = {name: value.flatten(0, 1) for name, value in told.items()}
     return Entered(rearrange(x, "b c f h w -> (b f) c h w"), times.flatten(), frames, of.flatten(), told, mask)
 
 

@@ -145,12 +145,14 @@ class SpaceTimeAttention(TemporalAttention):
         return None if frames is None else frames.repeat_interleave(area, -2).repeat_interleave(area, -1)
 
 
-ATTENTION = {"temporal": TemporalAttention, "full": SpaceTimeAttention}
+def temporal_blocks(width: int, kind: str, config: TemporalConfig) -> list[nn.Module]:
+    """What is put after a stage of the U-Net with so many features, whose own attention is of a kind, or "none".
 
-
-def temporal_blocks(width: int, config: TemporalConfig) -> list[nn.Module]:
-    """What is put after a stage of the U-Net with so many features."""
+    All positions of all frames are looked at only where those of one frame look at each other, too: elsewhere
+    there are too many.
+    """
     blocks: list[nn.Module] = [TemporalConvolution(width)] if config.convolution else []
     if config.attention != "none":
-        blocks.append(ATTENTION[config.attention](width, config))
+        everywhere = config.attention == "full" and kind != "none"
+        blocks.append((SpaceTimeAttention if everywhere else TemporalAttention)(width, config))
     return blocks

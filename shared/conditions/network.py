@@ -29,7 +29,7 @@ class ConditionalUNet(nn.Module):
         known: dict[str, Any],
         text_layers: int = 2,
         *,
-        then: Callable[[int], Sequence[nn.Module]] = lambda width: (),
+        then: Callable[[int, str], Sequence[nn.Module]] = lambda width, kind: (),
     ):
         """For data with `channels`, told what `condition` asks for; `known` is as for `build_conditions`.
 
@@ -37,7 +37,8 @@ class ConditionalUNet(nn.Module):
             channels, config: as for `UNet`.
             condition, known: what is told in which way, and what can be said.
             text_layers: of a text encoder that is trained along.
-            then: further blocks for the end of each stage with so many features; each is called with the context.
+            then: further blocks for the end of each stage with so many features and attention of such a kind; each is
+                called with the context.
 
         Raises:
             ValueError: the parts of the U-Net, or the ways of the conditions, do not fit together.
@@ -60,9 +61,9 @@ class ConditionalUNet(nn.Module):
             )
         beside = known["image"] + Concatenation.EXTRA if condition.image != "none" else 0
 
-        def make(before: int, after: int, *args: Any, **options: Any) -> Stage:
-            listening = conditional_stage(before, after, *args, ways=ways, dim=condition.dim, **options)
-            return Stage(*listening, *then(after))
+        def make(before: int, after: int, kind: str, **options: Any) -> Stage:
+            listening = conditional_stage(before, after, kind, ways=ways, dim=condition.dim, **options)
+            return Stage(*listening, *then(after, kind))
 
         self.unet = UNet(channels + beside, config, channels, make_stage=make)
         self.conditions = build_conditions(condition, known, 4 * config.width, text_layers)

@@ -117,7 +117,7 @@ class Further(nn.Module):
 def test_further_blocks_end_each_stage_and_are_given_what_the_others_are():
     plain = network(label="adaptive")
     condition = ConditionConfig(dim=6, label="adaptive")
-    made = ConditionalUNet(1, NETWORK, condition, KNOWN, then=lambda width: [Further(width)]).eval()
+    made = ConditionalUNet(1, NETWORK, condition, KNOWN, then=lambda width, kind: [Further(width)]).eval()
     loaded = made.load_state_dict(plain.state_dict(), strict=False)  # what there was before keeps its name
     assert not loaded.unexpected_keys and all(name.endswith(".shift") for name in loaded.missing_keys)
     assert torch.equal(ask(made, SAID), ask(plain, SAID))
