@@ -9,9 +9,11 @@ import shutil
 import warnings
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 import torch
+from av.video.frame import PictureType
 from PIL import Image
 from torch.utils.data import DataLoader
 
@@ -25,8 +27,7 @@ from shared.errors import UserError
 from shared.training.config import TrainConfig
 from shared.training.data import batches
 
-av = pytest.importorskip("av")
-
+AHEAD = {"b_strategy": 0, "sc_threshold": 0}  # have the encoder store frames before those that are shown first
 NEAR = 3  # grey values that a lossy codec may be off; frames are at least 7 apart
 
 
@@ -71,16 +72,18 @@ def folder(path: Path, frames: int, begin: int = 0) -> Path:
 
 def mp4(path: Path, frames: int, size: tuple[int, int] = (32, 48), begin: int = 0) -> Path:
     """H.264 with frames that look ahead, and a keyframe now and then."""
-    return encode(path, flat(frames, size, begin), "libx264", g=8, bf=3)
+    return encode(path, flat(frames, size, begin), "libx264", g=8, bf=3, **AHEAD)
 
 
 KINDS = {
     "mp4": mp4,
-    "mov": lambda path, frames, **o: encode(path, flat(frames, **o), "mpeg4", g=8, bf=2, b=8_000_000),
+    "mov": lambda path, frames, **o: encode(path, flat(frames, **o), "mpeg4", g=8, bf=2, b=8_000_000, **AHEAD),
     "mkv": lambda path, frames, **o: encode(
-        path, flat(frames, **o), "libx264", g=5, bf=2, **{"x264-params": "open-gop=1"}
+        path, flat(frames, **o), "libx264", g=5, bf=2, **AHEAD, **{"x264-params": "open-gop=1"}
     ),
-    "avi": lambda path, frames, **o: encode(path, flat(frames, **o), "libx264", g=8, bf=3),  # its timestamps lie
+    "avi": lambda path, frames, **o: encode(
+        path, flat(frames, **o), "libx264", g=8, bf=3, **AHEAD
+    ),  # its timestamps lie
     "webm": lambda path, frames, **o: encode(path, flat(frames, **o), "libvpx", g=12),
     "gif": gif,
     "": folder,
@@ -121,6 +124,13 @@ def test_clips_are_exactly_the_frames_asked_for(tmp_path, kind, cache):
     wide = loaded(tmp_path, cache=cache, stride=3, hop=5)
     expected = [list(range(start, start + 10, 3)) for start in range(0, 21, 5)]  # the last begins at 20, ends at 29
     assert [numbers(x) for x, _ in (wide[i] for i in range(len(wide)))] == expected
+
+
+@pytest.mark.parametrize("kind", ["mp4", "mov", "mkv", "avi"])
+def test_the_films_written_here_do_look_ahead(tmp_path, kind):
+    """Else the tests above would say nothing of frames that are stored in another order than shown."""
+    with av.open(str(KINDS[kind](tmp_path / f"film.{kind}", 30))) as container:
+        assert PictureType.B in [frame.pict_type for frame in container.decode(video=0)]
 
 
 @pytest.mark.parametrize("frames", [4, 12])
