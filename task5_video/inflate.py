@@ -94,6 +94,8 @@ def read_image(source: str | Path) -> ImageModel:
     try:
         channels, height, width = map(int, saved["shape"])
         known = saved.get("known") or {"classes": [], "attributes": [], "text": None, "image": None}
+        if not isinstance(known, dict):
+            raise TypeError("what is known is no table of it")
         return ImageModel(
             {("unet." if stage < 3 else "") + key: value for key, value in state.items()},
             path,
@@ -160,20 +162,34 @@ def added(network: VideoUNet | VideoDiT, image: ImageModel) -> set[str]:
     return own
 
 
+def check_weights(network: VideoUNet | VideoDiT, image: ImageModel) -> None:
+    """Raise UserError unless an image model's weights are those of the image network within a video network."""
+    here, new = network.image.state_dict(), added(network, image)
+    check_alike(image.path, "network", image.state, {name: here[name] for name in here.keys() - new})
+
+
 def inflate(network: VideoUNet | VideoDiT, image: ImageModel) -> None:
     """Put an image model's weights into a video network. What is added for time stays as it is.
 
     Raises:
         UserError: the weights are of another network.
     """
+    check_weights(network, image)
     here = network.image.state_dict()
-    new = {name: value for name, value in here.items() if name in added(network, image)}
-    check_alike(image.path, "network", image.state, {name: here[name] for name in here.keys() - new.keys()})
-    network.image.load_state_dict(new | image.state)
+    network.image.load_state_dict({name: here[name] for name in added(network, image)} | image.state)
 
 
 def freeze(network: VideoUNet | VideoDiT, image: ImageModel) -> None:
-    """Leave what came from an image model as it is: only what is added takes a gradient."""
+    """Leave what came from an image model as it is: only what is added takes a gradient.
+
+    Raises:
+        UserError: nothing is added.
+    """
     new = added(network, image)
     for name, parameter in network.image.named_parameters():
         parameter.requires_grad_(name in new)
+    if not any(parameter.requires_grad for parameter in network.parameters()):
+        raise UserError(
+            "inflate.freeze leaves nothing to train: nothing is added to the image model; leave it out, or make "
+            "temporal.attention temporal"
+        )

@@ -181,6 +181,13 @@ def test_a_weight_of_0_is_replacement_bit_for_bit(t):
         assert torch.equal(one.x0, two.x0) and torch.equal(one.eps, two.eps)
 
 
+def test_a_weight_of_0_takes_a_denoiser_that_lets_no_gradient_through():
+    schedule = NoiseSchedule.from_config(NoiseConfig())
+    shut = torch.no_grad()(curved(schedule))
+    known, mask, xt = normal(3, 2, 3, seed=1), normal(3, 2, 3, seed=2) > 0, normal(3, 2, 3)
+    assert reconstruction_guided(shut, schedule, known, mask, drawn(), 0.0)(xt, TIMES[2]).x0.isfinite().all()
+
+
 @pytest.mark.parametrize("t", TIMES[:4], ids=str)
 @pytest.mark.parametrize("config", SCHEDULES[:2], ids=lambda config: config.name)
 def test_the_rest_is_moved_as_equation_7_says_by_differences(config, t):
