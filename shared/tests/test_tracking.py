@@ -170,6 +170,18 @@ def test_a_digit_that_vanishes_is_lost_and_not_hidden():
     assert tracks.found[0, 1 - gone].all() and not tracks.hidden.any()
 
 
+def test_digits_that_fall_to_pieces_are_lost_even_near_each_other():
+    """Hidden are they only behind each other, where one piece of light is all there is."""
+    paths = torch.stack([straight((0, 0), (1, 0), 6), straight((0, 26), (1, 0), 6)])[None]
+    clips = drawn(paths, side=64)
+    assert track(clips, digits=2).found.all()
+    clips[:, :, 3] = -1.0
+    clips[:, :, 3, 10:20:5, 10:40:5] = 1.0
+    tracks = track(clips, digits=2)
+    assert not tracks.hidden.any()
+    assert all(seen.tolist() == [True] * 3 + [False] + [True] * 2 for seen in tracks.found[0])
+
+
 def test_a_bounce_is_expected():
     """Both turn at a border at the same time, while they are near each other: places alone would swap them."""
     one = torch.cat([straight((4, 8), (0, -4), 3), straight((4, 4), (0, 4), 8)])
