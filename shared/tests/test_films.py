@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image, ImageSequence
 
-from shared import films
+from shared import files
 from shared.datasets.moving_digits import MovingDigits
 from shared.films import contact_sheet, save_gif, save_mp4
 
@@ -171,16 +171,12 @@ def test_a_long_clip_shows_some_of_its_frames_evenly(digits, columns, numbers):
 def test_a_film_is_written_whole_or_not_at_all(tmp_path, digits, monkeypatch, save):
     path = tmp_path / f"film.{save.__name__[5:]}"
     path.write_text("the one before")
-    calls = []
 
-    def failing(images, columns, upscale):
-        calls.append(images)
-        if len(calls) > 5:
-            raise OSError(28, "No space left on device")
-        return grid(images, columns, upscale)
+    def full(path: Path) -> None:
+        assert path.stat().st_size > 500  # the film is there, and what comes next fails
+        raise OSError(28, "No space left on device")
 
-    grid = films.grid
-    monkeypatch.setattr(films, "grid", failing)
+    monkeypatch.setattr(files, "force", full)
     with pytest.raises(OSError, match="No space"):
         save(digits, path)
     assert path.read_text() == "the one before" and [file.name for file in tmp_path.iterdir()] == [path.name]
