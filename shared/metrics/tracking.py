@@ -24,6 +24,7 @@ SMALLEST, LARGEST = 14, 24  # pixels: the longer side of a digit; MNIST fits all
 FEWEST, MOST = 20, 320  # lit pixels of a digit; of MNIST's, 28 to 267
 ALONE = 0.9  # share of the frame's light that the digits hold together
 CENTRE = SIZE // 2  # pixel on which MNIST puts the centroid of a digit
+AT_ONCE = 200  # clips: of 20 frames of 64×64, some 300 MB
 NEAR = SIZE  # pixels: two digits expected as near as this may hide each other
 
 
@@ -64,8 +65,14 @@ def track(clips: Tensor, digits: int = 1) -> Tracks:
         UserError: for another shape, for values outside [-1, 1], or not finite.
     """
     check_clips(clips)
+    parts = [track_part(part, digits) for part in clips.detach().split(AT_ONCE)]
+    return Tracks(*(torch.cat(values) for values in zip(*parts, strict=True)))
+
+
+def track_part(clips: Tensor, digits: int) -> Tracks:
+    """What `track` finds in a part of the clips."""
     n, _, frames, height, width = clips.shape
-    brightness = (clips.detach().float().cpu().reshape(-1, height, width).numpy() + 1) / 2  # (N F, H, W)
+    brightness = (clips.float().cpu().reshape(-1, height, width).numpy() + 1) / 2  # (N F, H, W)
     pieces = find_pieces(brightness, REACH if digits == 1 else REACH_SEVERAL)
     chosen, whole = candidates(pieces, n * frames, digits)  # (N F, D)
     chosen, whole = chosen.reshape(n, frames, digits), whole.reshape(n, frames)
@@ -200,7 +207,7 @@ class Motion:
         """Places (D, 2) one frame further on."""
         speed = self.total / self.steps.clip(min=1)[:, None]
         ahead = self.place + self.heading * speed
-        self.heading = np.where(ahead < self.low, 1, np.where(ahead > self.high, -1, self.heading))
+        self.heading = np.where(ahead <= self.low, 1, np.where(ahead >= self.high, -1, self.heading))
         self.place = ahead.clip(self.low, self.high)
         self.age += 1
         return self.place

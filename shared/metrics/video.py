@@ -24,6 +24,7 @@ from shared.metrics.video_figures import VideoFigures, Window, measure, windows
 from shared.metrics.video_judge import FEATURES, FRAMES, SIDE, video_features
 
 POOL, DRAWS = 2000, 10  # real clips of the reference, and draws of n of which the floor is the mean
+PART = 200  # clips that are drawn at once
 SHARES = ("measured", "identity", "confident", "moving", "speed_right", "constant", "agreement")
 CAVEAT = (
     "Comparable to these same figures at the same n, size and number of frames alone: the distance takes the features "
@@ -139,14 +140,16 @@ def limits(n: int, form: Form) -> list[str]:
     return notes
 
 
-@functools.cache
-def real_clips(form: Form, split: str, n: int) -> tuple[Tensor, Tensor]:
-    """n real clips (n, 1, F, H, H) of a split, and the labels (n,) of their first digits; always the same ones."""
+def real_clips(form: Form, split: str, n: int, first: int = 0) -> tuple[Tensor, Tensor]:
+    """Real clips (n, 1, F, H, H) of a split, and the labels (n,) of their first digits; always the same ones.
+
+    They are those from `first` on of a fixed order.
+    """
     digits, stride, frames, size = form
     data = load_video(VideoConfig(split=split, digits=digits, stride=stride, frames=frames, size=size))
-    if n > len(data):
-        raise UserError(f"{n} clips are more than the {len(data)} real ones to hold them against")
-    order = torch.randperm(len(data), generator=torch.Generator().manual_seed(0))[:n]
+    if first + n > len(data):
+        raise UserError(f"{first + n} clips are more than the {len(data)} real ones to hold them against")
+    order = torch.randperm(len(data), generator=torch.Generator().manual_seed(0))[first : first + n]
     items = [data[i] for i in order.tolist()]
     return torch.stack([x for x, _ in items]), torch.stack([cond["label"] for _, cond in items])
 
@@ -160,8 +163,9 @@ def real_figures(form: Form, n: int) -> VideoFigures:
 
 @functools.cache
 def real_features(form: Form, split: str, n: int) -> Tensor:
-    """The features (n, 128) of these real clips; computed once a process."""
-    return video_features(real_clips(form, split, n)[0])
+    """The features (n, 128) of these real clips; computed once a process, a few clips at a time to spare memory."""
+    starts = range(0, n, PART)
+    return torch.cat([video_features(real_clips(form, split, min(PART, n - first), first)[0]) for first in starts])
 
 
 @functools.cache

@@ -13,6 +13,7 @@ from shared.metrics import video
 from shared.metrics.tracking import track
 from shared.metrics.video import drift, judge_clips, real_clips
 from shared.metrics.video_figures import measure, seam, speeds, windows
+from shared.metrics.video_judge import video_features
 
 FORM = (1, 1, 16, 32)
 N = 30
@@ -224,6 +225,15 @@ def test_what_it_refuses(clips, labels, message):
 def test_other_sets_have_no_figures(real):
     with pytest.raises(UserError, match="moving_digits"):
         judge_clips(real[0], reference=VideoConfig(name="ucf101"))
+
+
+def test_real_clips_come_in_parts(monkeypatch):
+    clips, labels = real_clips(FORM, "test", 20)
+    later, named = real_clips(FORM, "test", 7, 13)
+    assert torch.equal(later, clips[13:]) and torch.equal(named, labels[13:])
+    monkeypatch.setattr(video, "PART", 9)
+    features = video.real_features.__wrapped__(FORM, "test", 20)
+    torch.testing.assert_close(features, video_features(clips), atol=1e-4, rtol=1e-4)
 
 
 def test_more_clips_than_there_are_real_ones():

@@ -1,13 +1,15 @@
 """Digits are found and followed: against trajectories that are known, and against pictures that hold no digit."""
 
+import numpy as np
 import pytest
 import torch
 
 from shared.datasets.moving_digits import MovingDigits
 from shared.errors import UserError
+from shared.metrics import tracking
 from shared.metrics.judge import inspect, load_judge
 from shared.metrics.report import real_digits
-from shared.metrics.tracking import read, track
+from shared.metrics.tracking import Motion, read, track
 
 
 def drawn(paths: torch.Tensor, side: int, which: range = range(0, 5000, 700)) -> torch.Tensor:
@@ -120,7 +122,7 @@ def test_nothing_at_all_is_read_as_nothing():
 
 def test_a_speck_is_looked_over_and_a_gap_in_a_stroke_is_none():
     speck, gap = bar(20, 5), bar(20, 5)
-    speck[29, 29] = 1.0
+    speck[8, 16] = 1.0
     gap[10:14] = -1.0
     tracks = track(torch.stack([speck, gap])[None, None])
     assert tracks.found.all()
@@ -182,13 +184,25 @@ def test_digits_that_fall_to_pieces_are_lost_even_near_each_other():
     assert all(seen.tolist() == [True] * 3 + [False] + [True] * 2 for seen in tracks.found[0])
 
 
-def test_a_bounce_is_expected():
-    """Both turn at a border at the same time, while they are near each other: places alone would swap them."""
-    one = torch.cat([straight((4, 8), (0, -4), 3), straight((4, 4), (0, 4), 8)])
-    two = torch.cat([straight((32, 8), (0, -4), 3), straight((32, 4), (0, 4), 8)])
-    tracks = track(drawn(torch.stack([one, two])[None], side=64), digits=2)
-    assert tracks.found.all()
-    assert tracks.place[0, :, :, 0].diff(dim=1).abs().max() < 0.01
+def test_what_is_not_seen_is_expected_to_go_on_and_to_bounce():
+    """A digit of 28×28 in 64×64 has its centre on pixels 14 to 50; the speed is the mean of the steps seen."""
+    motion = Motion(np.array([[30.0, 24.0], [46.0, 40.0]]), (64, 64))
+    for step in (1, 2):
+        motion.expected()
+        motion.seen(0, np.array([30.0, 24.0 - 3 * step]))
+        motion.seen(1, np.array([46.0 + step, 40.0 + [1, 4][step - 1]]))  # by 1, then by 3 pixels: 2 on average
+    ahead = np.stack([motion.expected().copy() for _ in range(4)], axis=1)  # (2, 4, 2)
+    assert ahead[0].tolist() == [[30, 15], [30, 14], [30, 17], [30, 20]]
+    assert ahead[1].tolist() == [[49, 46], [50, 48], [49, 50], [48, 48]]
+    motion.seen(0, np.array([30.0, 20.0]))  # four frames after it was seen last: no step of one frame
+    assert motion.expected()[0].tolist() == [30, 23]
+
+
+def test_clips_are_followed_each_by_itself(moving, monkeypatch):
+    together = track(moving[0][:10])
+    monkeypatch.setattr(tracking, "AT_ONCE", 3)
+    for found, expected in zip(track(moving[0][:10]), together, strict=True):
+        assert torch.equal(found, expected)
 
 
 @pytest.mark.parametrize(
