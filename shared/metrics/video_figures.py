@@ -31,7 +31,7 @@ class VideoFigures:
     identity: float  # share of these found in 9 of 10 frames, and read as one and the same digit in all of them
     confident: float  # share of the frames in which a digit is found that the judge reads with ≥ 0.9
     moving: float  # share of the tracks whose speed, the median length of their steps, is above 1/4 of the real one
-    speed: float  # mean speed of the tracks, pixels a frame
+    speed: float  # mean speed of the tracks, pixels a frame; NaN where no digit is followed
     speed_right: float  # share of the tracks whose speed is within ±20 % of the mean one of real clips
     constant: float  # share of the pairs of steps, away from the borders, that agree but for the cut to whole pixels
     agreement: float | None  # share of the clips in which the digit read most often is the one asked for
