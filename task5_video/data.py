@@ -1,6 +1,7 @@
 """The clips to train on, and the space that the network sees them in."""
 
 import json
+import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,10 @@ from shared.errors import UserError
 from shared.latents.space import build_space, measured, rebuilt
 from shared.latents.spaces import AnySpace, Pixels
 from shared.latents.stored import LoadedAutoencoder, load_autoencoder
+from shared.training.processes import say
 from task5_video.config import Config
+
+NAMED = 10  # films left out that are named; there may be thousands
 
 
 class Frames(Dataset):
@@ -35,7 +39,7 @@ class Frames(Dataset):
 
 
 def load_clips(config: Config) -> Dataset:
-    """The data set that a config names.
+    """The data set that a config names; films that had to be left out are named on standard error.
 
     Raises:
         UserError: it is not to be had, or its items are no clips.
@@ -47,6 +51,13 @@ def load_clips(config: Config) -> Dataset:
     if not isinstance(first, Tensor) or first.ndim != 4:
         there = tuple(first.shape) if isinstance(first, Tensor) else type(first).__name__
         raise UserError(f"the data set gives {there}: clips (C, F, H, W) are needed; for images there is task3-train")
+    if first.shape[0] not in (1, 3):
+        raise UserError(f"the data set gives clips of {first.shape[0]} channels: 1 or 3 are needed, to be shown")
+    skipped = getattr(data, "skipped", None) or []
+    for film in skipped[:NAMED]:
+        say(f"left out: {film}", sys.stderr)
+    if len(skipped) > NAMED:
+        say(f"left out: {len(skipped) - NAMED} more", sys.stderr)
     return data
 
 

@@ -4,6 +4,7 @@ Is one digit seen all along, and the one asked for? Does it move as fast as real
 Given frames: does it go where the real one went? Going on and on: when does it fall apart?
 """
 
+import math
 import sys
 import time
 from dataclasses import asdict, dataclass, replace
@@ -55,6 +56,11 @@ def figures_of(report: "VideoReport") -> dict[str, float]:
     shares = {f"video_{name}": share for name, share in report.of_real.items()}
     distance = {"video_distance": report.distance, "video_floor": report.floor}
     return {**shares, "video_speed": report.generated.speed, **distance, "video_distance_over_floor": report.ratio}
+
+
+def finite(figures: dict[str, float | None]) -> dict[str, float]:
+    """Those of the figures that there are: where no digit is found there is no speed, say."""
+    return {name: value for name, value in figures.items() if value is not None and math.isfinite(value)}
 
 
 def place_error(clips: "Tensor", real: "Tensor", known: list[int]) -> float | None:
@@ -149,9 +155,9 @@ def measure(model: "Model", config: EvaluateConfig) -> dict[str, Any]:
     return {
         **measured,
         "main": "video_identity",
-        "figures": {name: value for name, value in figures.items() if value is not None},
+        "figures": finite(figures),
         "details": details,
-        "shown": {"generated": asdict(report.generated), "real": asdict(report.real)},
+        "shown": {"generated": finite(asdict(report.generated)), "real": finite(asdict(report.real))},
         "caveat": facts["caveat"],
         "protocol": protocol_of(model.config, config, protocol),
     }

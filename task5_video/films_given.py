@@ -43,6 +43,8 @@ def read_film(path: Path, shape: tuple[int, int, int], most: int) -> Tensor:
     channels, height, width = shape
     size = height if height == width else None
     try:
+        if path.is_dir() and not any(is_frame(file.name) for file in path.iterdir()):
+            raise ValueError("the folder holds no picture")
         if path.is_file() and is_frame(path.name):
             with open(path, "rb") as file:
                 frames = decode(file, channels, size)[None]
@@ -70,5 +72,5 @@ def given_clips(config: "GivenOptions", model: Model, n: int, frames: int) -> tu
     film = read_film(Path(config.given), (model.shape[0], *model.shape[2:]), config.given_frames)
     if film.shape[1] < wanted:
         advice = "give a longer one" + ("" if config.between else ", or fewer as --given-frames")
-        raise UserError(f"{config.given} has {film.shape[1]} frames, and {wanted} are to be given: {advice}")
+        raise UserError(f"{config.given} has {film.shape[1]} of the {wanted} frames that are to be given: {advice}")
     return film.repeat(n, 1, 1, 1, 1), None

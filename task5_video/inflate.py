@@ -94,8 +94,9 @@ def read_image(source: str | Path) -> ImageModel:
     try:
         channels, height, width = map(int, saved["shape"])
         known = saved.get("known") or {"classes": [], "attributes": [], "text": None, "image": None}
-        if not isinstance(known, dict):
-            raise TypeError("what is known is no table of it")
+        space = saved.get("space")
+        if not isinstance(known, dict) or space is not None and not (space and isinstance(space, dict)):
+            raise TypeError("what is known, or the space of its latents, is no table of it")
         return ImageModel(
             {("unet." if stage < 3 else "") + key: value for key, value in state.items()},
             path,
@@ -106,7 +107,7 @@ def read_image(source: str | Path) -> ImageModel:
             stored_config(DiffusionConfig, saved["diffusion"], name).predict,
             (channels, height, width),
             known,
-            saved.get("space"),
+            space,
             facts,
         )
     except (KeyError, TypeError, ValueError, OverflowError):

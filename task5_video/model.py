@@ -87,6 +87,19 @@ def build_network(config: Config, shape: Shape, known: dict[str, Any]) -> VideoU
         raise UserError(str(error)) from None
 
 
+def planned_network(config: Config, shape: Shape, known: dict[str, Any], source: Path) -> VideoUNet | VideoDiT:
+    """The network of a file, as sizes alone: what a stranger states takes no memory before it is that of the tensors.
+
+    Raises:
+        UserError: no network has such sizes, or as for `build_network`.
+    """
+    try:
+        with torch.device("meta"):
+            return build_network(config, shape, known)
+    except (AttributeError, KeyError, OverflowError, RuntimeError, TypeError):
+        raise UserError(f"{source} states sizes that no network has: give another checkpoint") from None
+
+
 def build_diffusion(config: Config) -> Diffusion:
     """The diffusion that a config names; raises UserError where its parts contradict each other."""
     try:
@@ -207,7 +220,7 @@ class Model:
 
         Raises:
             UserError: more steps than the schedule has levels, a scale that is no number, given frames of another size,
-                or for a model that was not trained to be told them; or no such option.
+                or for a model that was not trained to be told them, or told to a loop; or no such option.
         """
         config = sampling_with(self.config.sampling, options)
         cond = {name: value.to(self.device) for name, value in (self.told(n) if cond is None else cond).items()}
@@ -216,6 +229,8 @@ class Model:
         schedule, generator = self.diffusion.schedule, torch.Generator().manual_seed(derive(seed, "known"))
         seen, mask = self.seen(given, n, frames) if given else (None, None)
         if given and given.method == "conditional":
+            if loop:  # the network would be told them at places that are turned away
+                raise UserError("a loop cannot be told frames: give them by replacement or reconstruction")
             cond |= {"given": seen, "given_mask": mask.flatten().expand(n, -1)}
 
         def noise(x: Tensor) -> Tensor:
@@ -234,6 +249,14 @@ class Model:
 
         return generate_steps(self.network, self.diffusion, size, config, seed, guide)
 
+    def check_method(self, method: Method) -> None:
+        """Raise UserError where frames are to be given to a network that was not trained to be given any."""
+        if method == "conditional" and self.config.given.share == 0:
+            raise UserError(
+                f"{self.source} was not trained to be given frames: take replacement or reconstruction, or train with "
+                "--given.share 0.5"
+            )
+
     def seen(self, given: Given, n: int, frames: int) -> tuple[Tensor, Tensor]:
         """Known frames as the network sees them, (n, c, F, h, w), and which they are, (1, 1, F, 1, 1).
 
@@ -246,11 +269,7 @@ class Model:
             raise UserError(
                 f"the given clips are {there}, and clips of {here} are to be sampled: bring them to one size"
             )
-        if given.method == "conditional" and self.config.given.share == 0:
-            raise UserError(
-                f"{self.source} was not trained to be given frames: take replacement or reconstruction, or train with "
-                "--given.share 0.5"
-            )
+        self.check_method(given.method)
         blank = torch.where(given.mask[None, None, :, None, None], given.clips, 0.0).to(self.device)
         with torch.random.fork_rng(devices=[]):  # an autoencoder's latents are drawn
             torch.manual_seed(0)
@@ -307,12 +326,7 @@ def load(source: str | Path | None = None, *, weights: str = "ema", device: str 
     space = stored_space(found.space, path)
     check_clamp(config.sampling, space)
     seen = shape_of(space, shape)
-    try:
-        with torch.device("meta"):  # sizes that a stranger states take no memory before they are those of the tensors
-            planned = build_network(config, seen, known)
-    except (AttributeError, KeyError, OverflowError, RuntimeError, TypeError):
-        raise UserError(f"{path} states sizes that no network has: give another checkpoint") from None
-    check_alike(path, "network", state, planned.state_dict())
+    check_alike(path, "network", state, planned_network(config, seen, known, path).state_dict())
     network = build_network(config, seen, known)
     load_into(network, state, path)
     space, diffusion = space.to(device), build_diffusion(config)

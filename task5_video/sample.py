@@ -88,6 +88,18 @@ def check(config: SampleConfig) -> None:
         raise UserError("--between ends at a given frame: leave --length out")
 
 
+def check_goes_on(config: SampleConfig, model: "Model", frames: int) -> None:
+    """Raise UserError where the model cannot go on as the options say, before a first clip is drawn."""
+    from shared.errors import UserError
+
+    if config.given or config.length:
+        model.check_method(config.method)
+    if config.length and config.length > frames and config.overlap >= frames:
+        raise UserError(
+            f"--overlap is {config.overlap}, of clips of {frames} frames, which leaves none to be drawn: give fewer"
+        )
+
+
 def asked(config: SampleConfig, model: "Model", labels: list[int] | None) -> "Cond":
     """The condition that the options describe; of clips of the data, their own classes where none is asked for."""
     from shared.conditions.asked import labels_of
@@ -104,6 +116,7 @@ def draw(config: SampleConfig, model: "Model") -> "Tensor":
     from task5_video.films_given import given_clips
 
     frames = config.frames or model.shape[1]
+    check_goes_on(config, model, frames)
     options: dict[str, Any] = overrides(config) | {"guidance": guidance_with(config, model.config.guidance)}
     how = {"method": config.method, "weight": config.weight}
     film, labels = given_clips(config, model, config.n, frames) if config.given else (None, None)

@@ -96,23 +96,40 @@ def begin(config: Config, resume: Path | None, init_from: Path | None) -> tuple[
     return as_image(config, image), image
 
 
-def space_from(config: Config, image: "ImageModel | None", resume: Path | None, saved: dict[str, Any] | None):
-    """Where the autoencoder lies, if there is one, and the scale of its latents, if that is known already."""
+def space_from(
+    config: Config,
+    image: "ImageModel | None",
+    resume: Path | None,
+    init_from: Path | None,
+    saved: dict[str, Any] | None,
+):
+    """Where the autoencoder lies, if there is one, and the scale of its latents, if that is known already.
+
+    Args:
+        config: as it will be.
+        image: that the network is made from.
+        resume, init_from: the run that is gone on with, or started from.
+        saved: the space of that run.
+    """
     from shared.errors import UserError
     from shared.latents.stored import COPY, autoencoder_of
+    from shared.training.weights import newest
 
     if resume:
         return (resume / COPY, saved) if saved else (None, None)
-    if image is None or image.space is None:
+    source, scale = (image.path, image.space) if image else (None, None)
+    if init_from and not config.latents.autoencoder:  # that of the image model which it was made from
+        source, scale = newest(init_from), saved
+    if scale is None:
         if image and config.latents.autoencoder:
             raise UserError(
                 f"{image.path} is a model of pixels: leave latents.autoencoder out, or inflate one of latents"
             )
         return config.latents.autoencoder, None
-    place = autoencoder_of(image.path)
+    place = autoencoder_of(source)
     if place is None:
-        raise UserError(f"{image.path} is a diffusion of latents, and no {COPY} lies with it: copy that from its run")
-    return place, image.space
+        raise UserError(f"{source} is a diffusion of latents, and no {COPY} lies with it: copy that from its run")
+    return place, scale
 
 
 def prepare(config: Config, resume: Path | None, init_from: Path | None):
@@ -123,19 +140,20 @@ def prepare(config: Config, resume: Path | None, init_from: Path | None):
     from shared.experiments.follower import create_record, reopen_record
     from shared.experiments.run import plain
     from shared.latents.spaces import check_clamp
-    from shared.training.checkpoint import Checkpoints, load_into, training_facts
+    from shared.training.checkpoint import Checkpoints, load_into, read_facts, training_facts
     from shared.training.loop import check_same, device_for, settle
     from shared.training.processes import in_turn
     from shared.training.weights import newest, read_weights
     from task5_video.data import build_data
-    from task5_video.inflate import check_fits, freeze, inflate
-    from task5_video.model import Model, build_diffusion, build_network, shape_of
+    from task5_video.inflate import check_fits, check_weights, freeze, inflate
+    from task5_video.model import Model, build_diffusion, build_network, planned_network, shape_of
 
     record = reopen_record(resume) if resume else None  # first: nobody else trains in it from here on
     checkpoint = Checkpoints(resume / "checkpoints").latest() if resume else None
     facts = training_facts(checkpoint) if checkpoint else {"config": {}}
     config, image = begin(config, resume, init_from)
-    place, scale = space_from(config, image, resume, facts["config"].get("space"))
+    begun = read_facts(newest(init_from))["config"] if init_from else facts["config"]
+    place, scale = space_from(config, image, resume, init_from, begun.get("space"))
     with in_turn():
         data, space, autoencoder = build_data(config, place, scale, device_for(config.train))
     check_clamp(config.sampling, space)
@@ -143,15 +161,17 @@ def prepare(config: Config, resume: Path | None, init_from: Path | None):
     shape, told, reader = tuple(data[0][0].shape), config.condition.told, None
     needed(told, data) if told else None
     if "text" in told:
-        words_of = image.path if image else newest(init_from) if init_from else None
+        words_of = image.path if image and image.condition else newest(init_from) if init_from else None
         words_of = words_of if config.text.encoder == "learned" else None
         with in_turn():
             data, reader = with_text(config.text, data, device_for(config.train), checkpoint or words_of)
     known = known_of(told, data, reader, config.text)
     torch.manual_seed(config.train.seed)  # the network's first weights
-    network = build_network(config, shape_of(space, shape), known)
     if image:
         check_fits(image, shape, known)
+        check_weights(planned_network(config, shape_of(space, shape), known, image.path), image)
+    network = build_network(config, shape_of(space, shape), known)
+    if image:
         inflate(network, image) if config.inflate.weights and not resume else None
         freeze(network, image) if config.inflate.freeze else None
     model = Model(network, build_diffusion(config), space, config, shape, known, Path("the run"))
