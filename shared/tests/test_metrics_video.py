@@ -6,6 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from shared.datasets import DataConfig, load
 from shared.datasets.moving_digits import MovingDigits
 from shared.datasets.video_config import VideoConfig
 from shared.errors import UserError
@@ -225,6 +226,16 @@ def test_what_it_refuses(clips, labels, message):
 def test_other_sets_have_no_figures(real):
     with pytest.raises(UserError, match="moving_digits"):
         judge_clips(real[0], reference=VideoConfig(name="ucf101"))
+
+
+def test_the_reference_is_of_held_out_digits():
+    held_out = load(DataConfig(name="digits", split="test")).images[:, 0].flatten(1).float().sum(1)
+    whole = ((real_clips(FORM, "test", 20)[0][:, 0, 0] + 1) * 127.5).sum((1, 2))
+    assert (whole[:, None] - held_out).abs().amin(dim=1).max() < 1  # the light of one of 500 digits, to the last grey
+    clips, _ = real_clips(FORM, "test", video.POOL)
+    mean, covariance = video.reference_statistics(FORM)
+    torch.testing.assert_close(mean, video_features(clips).double().mean(dim=0), atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(covariance, video_features(clips).double().T.cov(), atol=1e-3, rtol=1e-3)
 
 
 def test_real_clips_come_in_parts(monkeypatch):
