@@ -1,5 +1,7 @@
 """Films that a person gives to be gone on with: a file, a folder of frames, or clips that were held out."""
 
+import itertools
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -7,6 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from shared.conditions.known import class_number
 from shared.datasets.decode import decode
 from shared.datasets.ranges import to_unit
 from shared.datasets.video import load_video
@@ -19,7 +22,7 @@ if TYPE_CHECKING:
 
 
 def held_out(model: Model, n: int, frames: int) -> tuple[Tensor, list[int] | None]:
-    """n clips (n, C, F, H, W) of the model's data that it was not trained on, evenly spaced, and their labels.
+    """n clips (n, C, F, H, W) of the model's data that it was not trained on, always the same, and their labels.
 
     Raises:
         UserError: there is no such part of the data, or not so many.
@@ -29,9 +32,22 @@ def held_out(model: Model, n: int, frames: int) -> tuple[Tensor, list[int] | Non
     data = load_video(replace(model.config.data, split="test", frames=frames))
     if n > len(data):
         raise UserError(f"{n} clips are asked for, and {len(data)} were held out: ask for fewer with --n")
-    items = [data[i * len(data) // n] for i in range(n)]
+    order = torch.randperm(len(data), generator=torch.Generator().manual_seed(0))
+    items = [data[i] for i in order[:n].tolist()]
     labels = [int(cond["label"]) for _, cond in items] if "label" in items[0][1] else None
     return torch.stack([x for x, _ in items]), labels
+
+
+def captions_for(model: Model, labels: Sequence[int | str] | None, n: int) -> list[str] | None:
+    """n captions of held-out moving digits, of these classes where they are given; None for other data."""
+    if model.config.own_data or model.config.data.name != "moving_digits":
+        return None
+    data = load_video(replace(model.config.data, split="test", frames=1))
+    order = torch.randperm(len(data), generator=torch.Generator().manual_seed(1)).tolist()
+    clips = itertools.cycle(data[i][1] for i in order)
+    wanted = [None if labels is None else class_number(model.known, labels[i]) for i in range(n)]
+    found = (next(c for c in clips if number is None or int(c["label"]) == number) for number in wanted)
+    return [data.captions[int(cond["caption"])] for cond in found]
 
 
 def read_film(path: Path, shape: tuple[int, int, int], most: int) -> Tensor:

@@ -8,12 +8,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from shared.blocks.config import UNetConfig
 from shared.blocks.dit_config import DiTConfig
+from shared.blocks.resnet import zeroed
 from shared.cli import stored_config
 from shared.conditions.config import ConditionConfig
+from shared.conditions.ways import Vanilla
 from shared.errors import UserError
 from shared.schedulers.config import DiffusionConfig, NoiseConfig
 from shared.text.config import TextConfig
@@ -115,24 +117,44 @@ def read_image(source: str | Path) -> ImageModel:
 
 
 def as_image(config: Config, image: ImageModel) -> Config:
-    """The config of a video model that is made from an image model: what that one is, it is.
+    """The config of a video model that is made from an image model: what that one is, it is. It may be told more.
 
     Raises:
-        UserError: the config asks for a network of another kind.
+        UserError: it is to be told more in a way that would change what the image model does.
     """
     dit = isinstance(image.network, DiTConfig)
-    condition = config.condition
-    if image.condition is not None:  # how much is dropped in training is still the video's
-        condition = replace(image.condition, dropout=condition.dropout, together=condition.together)
+    there = image.condition.told if image.condition is not None else {}
+    more = {name: way for name, way in config.condition.told.items() if name not in there}
+    if more and not dit:
+        check_more(more, there, image)
+    condition = replace(  # how much is dropped in training is the video's
+        image.condition or config.condition,
+        **more,
+        dropout=config.condition.dropout,
+        together=config.condition.together,
+        leave_open=config.condition.leave_open,
+    )
     return replace(
         config,
         network="dit" if dit else "unet",
         **{"dit" if dit else "unet": image.network},
         condition=condition,
-        text=image.text if image.condition is not None else config.text,
+        text=image.text if "text" in there else config.text,
         schedule=image.schedule,
         diffusion=replace(config.diffusion, predict=image.predict),
     )
+
+
+def check_more(more: dict[str, str], there: dict[str, str], image: ImageModel) -> None:
+    """Raise UserError unless what a U-Net is to be told besides is added to the time, and comes after what it was told:
+    of all ways that alone needs no new part within the network."""
+    order = ("label", "attributes", "text", "image")
+    last = max((order.index(name) for name in there), default=-1)
+    for name, way in more.items():
+        if way != "vanilla":
+            raise UserError(f"{image.path} is told no {name}, and can learn to be only by the way vanilla: not {way}")
+        if order.index(name) < last:
+            raise UserError(f"{image.path} is told {' and '.join(there)}: it cannot be told a {name} besides")
 
 
 def check_fits(image: ImageModel, shape: tuple[int, int, int, int], known: dict[str, Any]) -> None:
@@ -158,9 +180,14 @@ def added(network: VideoUNet | VideoDiT, image: ImageModel) -> set[str]:
         if isinstance(module, TemporalConvolution | TemporalAttention)
         for key in module.state_dict()
     }
-    if image.condition is None:
-        own |= {name for name in network.image.state_dict() if name.startswith(("conditions.", "said."))}
-    return own
+    return own | {f"{name}.{key}" for name, part in told_besides(network, image).items() for key in part.state_dict()}
+
+
+def told_besides(network: VideoUNet | VideoDiT, image: ImageModel) -> dict[str, nn.Module]:
+    """What reads that which the image model was not told, by its name within `network.image`."""
+    there = image.condition.told if image.condition is not None else {}
+    kind = "said" if isinstance(network, VideoDiT) else "conditions"
+    return {f"{kind}.{i}": part for i, part in enumerate(network.said) if part.keys[0] not in there}
 
 
 def check_weights(network: VideoUNet | VideoDiT, image: ImageModel) -> None:
@@ -170,7 +197,8 @@ def check_weights(network: VideoUNet | VideoDiT, image: ImageModel) -> None:
 
 
 def inflate(network: VideoUNet | VideoDiT, image: ImageModel) -> None:
-    """Put an image model's weights into a video network. What is added for time stays as it is.
+    """Put an image model's weights into a video network. What is added for time stays as it is; what it is told besides
+    adds nothing at first.
 
     Raises:
         UserError: the weights are of another network.
@@ -178,6 +206,9 @@ def inflate(network: VideoUNet | VideoDiT, image: ImageModel) -> None:
     check_weights(network, image)
     here = network.image.state_dict()
     network.image.load_state_dict({name: here[name] for name in added(network, image)} | image.state)
+    for part in told_besides(network, image).values():
+        if isinstance(part, Vanilla):
+            zeroed(part.project[-1])
 
 
 def freeze(network: VideoUNet | VideoDiT, image: ImageModel) -> None:

@@ -57,7 +57,7 @@ class SampleConfig(GivenOptions, GuideOptions, DrawOptions):
     label: str | int | None = None
     """a class by name or number, or several, with commas between them (default: all in turn)"""
     text: str | None = None
-    """a caption"""
+    """a caption (default for moving digits: each moves somewhere)"""
     out: str = "samples"
     """folder for the films and pictures"""
     fps: PositiveInt = 8
@@ -101,13 +101,20 @@ def check_goes_on(config: SampleConfig, model: "Model", frames: int) -> None:
 
 
 def asked(config: SampleConfig, model: "Model", labels: list[int] | None) -> "Cond":
-    """The condition that the options describe; of clips of the data, their own classes where none is asked for."""
-    from shared.conditions.asked import labels_of
+    """The condition that the options describe; of clips of the data, their own classes where none is asked for.
 
-    if config.label is not None or (labels is None and "label" in model.config.condition.told and not config.given):
+    Moving digits whose model is told captions are each sent somewhere, where no caption is asked for.
+    """
+    from shared.conditions.asked import labels_of
+    from task5_video.films_given import captions_for
+
+    told, text = model.config.condition.told, config.text
+    if config.label is not None or (labels is None and "label" in told and not config.given):
         labels = labels_of(config.label, model.known, config.n)
-    labels = labels if "label" in model.config.condition.told or config.label is not None else None
-    return model.told(config.n, label=labels, text=config.text)
+    labels = labels if "label" in told or config.label is not None else None
+    if text is None and "text" in told and not config.given:
+        text = captions_for(model, labels, config.n)
+    return model.told(config.n, label=labels, text=text)
 
 
 def draw(config: SampleConfig, model: "Model") -> "Tensor":
@@ -132,6 +139,8 @@ def draw(config: SampleConfig, model: "Model") -> "Tensor":
     if config.length is None:
         return clips
     options |= {"frames": frames, "overlap": config.overlap}
+    if config.text is None:  # a caption says how a clip begins: what comes after begins otherwise
+        cond |= {name: value for name, value in model.told(config.n).items() if name in ("text", "text_mask")}
     return continuation.extended(model, clips, config.length, cond, config.seed, **how, **options)
 
 

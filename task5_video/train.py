@@ -161,7 +161,8 @@ def prepare(config: Config, resume: Path | None, init_from: Path | None):
     shape, told, reader = tuple(data[0][0].shape), config.condition.told, None
     needed(told, data) if told else None
     if "text" in told:
-        words_of = image.path if image and image.condition else newest(init_from) if init_from else None
+        reads = image is not None and image.condition is not None and "text" in image.condition.told
+        words_of = image.path if reads else newest(init_from) if init_from else None
         words_of = words_of if config.text.encoder == "learned" else None
         with in_turn():
             data, reader = with_text(config.text, data, device_for(config.train), checkpoint or words_of)

@@ -67,7 +67,7 @@ def test_an_image_model_says_what_it_is(stage):
 
 def test_a_config_becomes_that_of_the_image_model_and_keeps_what_is_the_videos(stage):
     number, image, _ = stage
-    mine = ConditionConfig(label="adaptive", dropout=0.37, together=False)
+    mine = ConditionConfig(label="vanilla", dropout=0.37, together=False)
     config = as_image(Config(condition=mine, diffusion=DiffusionConfig(predict="eps", loss="l1")), image)
     assert config.network == ("dit" if number == 4 else "unet")
     assert getattr(config, config.network) == image.network and config.schedule == image.schedule
@@ -156,16 +156,31 @@ def test_where_nothing_is_added_nothing_can_be_frozen(stage, temporal, tmp_path)
         freeze(video_of(image, **temporal), image)
 
 
-def test_what_an_image_model_was_not_told_a_video_model_may_be(tmp_path):
+def test_what_an_image_model_was_not_told_a_video_model_may_be_and_at_first_it_changes_nothing(tmp_path):
     image = read_image(written(tmp_path, 1))
     config = as_image(Config(condition=BY_LABEL, temporal=TemporalConfig(heads=2)), image)
     network = build_network(config, (1, 4, 8, 8), KNOWN)
-    own = {name: value.clone() for name, value in network.state_dict().items() if ".conditions." in name}
+    own = {name for name in network.state_dict() if ".conditions." in name}
     inflate(network, image)
     freeze(network, image)
-    assert own and all(torch.equal(network.state_dict()[name], value) for name, value in own.items())
-    assert all(parameter.requires_grad for name, parameter in network.named_parameters() if name in own)
+    assert own and all(parameter.requires_grad for name, parameter in network.named_parameters() if name in own)
     assert torch.equal(network.image.unet.stem.weight, image.state["unet.stem.weight"])
+    x, t = torch.randn(2, 1, 4, 8, 8), torch.tensor([300.0, 900.0])
+    one, other = (network(x, t, {"label": torch.tensor(labels)}) for labels in ([0, 1], [1, 0]))
+    assert torch.equal(one, other) and one.abs().max() > 0
+    (one - torch.ones_like(one)).square().mean().backward()  # and it is learned from the first step
+    assert any(p.grad is not None and p.grad.abs().max() > 0 for n, p in network.named_parameters() if n in own)
+
+
+@pytest.mark.parametrize(("more", "said"), [({"text": "adaptive"}, "only by the way vanilla"), ({}, None)])
+def test_an_image_model_can_be_told_more_only_where_that_needs_no_new_part(more, said, tmp_path):
+    image = read_image(written(tmp_path))
+    if said is None:
+        both = as_image(Config(condition=ConditionConfig(text="vanilla")), image)
+        assert both.condition.told == {"label": image.condition.label, "text": "vanilla"}
+        return
+    with pytest.raises(UserError, match=said):
+        as_image(Config(condition=ConditionConfig(**more)), image)
 
 
 def test_what_is_added_stays_as_it_is(tmp_path):
