@@ -8,6 +8,7 @@ import math
 import sys
 import time
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jsonargparse.typing import PositiveInt
@@ -43,6 +44,8 @@ class EvaluateConfig(GivenOptions, GuideOptions, EvaluateOptions):
     """how many frames each further clip is given"""
     loop: bool = False
     """have the last frame be followed by the first"""
+    i3d: str | None = None
+    """weights of I3D, a safetensors file: the published Fréchet video distance as well; see shared/metrics/i3d.py"""
 
 
 def as_sampled(config: EvaluateConfig) -> SampleConfig:
@@ -76,11 +79,11 @@ def place_error(clips: "Tensor", real: "Tensor", known: list[int]) -> float | No
     return found.mean().item() if len(found) else None
 
 
-def how_given(config: EvaluateConfig, real: bool) -> str:
+def how_given(config: EvaluateConfig) -> str:
     """What is given, and how, as a protocol states it."""
     weight = f" (weight {config.weight:g})" if config.method == "reconstruction" else ""
     parts = []
-    if real:
+    if config.given:
         which = "the first and last frame" if config.between else f"the first {config.given_frames} frames"
         parts.append(f"{which} given by {config.method}{weight}")
     if config.length:
@@ -102,29 +105,25 @@ def check_measured(config: EvaluateConfig, model: "Model") -> None:
         raise UserError(f"--given is {config.given}: what is measured are clips of the data; make it data")
 
 
-def measure(model: "Model", config: EvaluateConfig) -> dict[str, Any]:
-    """Sample and measure. The fields of `shared.experiments.history.Evaluation`, and more to show.
-
-    Raises:
-        UserError: the model is of other clips than moving digits.
-    """
+def labels_asked(model: "Model", real: list[int] | None, n: int) -> "Tensor | None":
+    """The digit that each clip was to show, (n,); None where the model is told none."""
     import torch
 
-    from shared.experiments.trained import origin, protocol_of
-    from shared.metrics.video import drift, judge_clips
+    if "label" not in model.config.condition.told:
+        return None
+    return torch.tensor(real or [i % len(model.known["classes"]) for i in range(n)])
+
+
+def measure_clips(model: "Model", config: EvaluateConfig, clips: "Tensor") -> tuple["VideoReport", dict, dict]:
+    """The report on clips that were drawn as the config says, all figures of them, and rows of more to show."""
+    from shared.metrics.i3d import fvd
+    from shared.metrics.video import drift, judge_clips, real_clips
     from shared.metrics.video_figures import seam
     from task5_video.films_given import held_out
 
-    check_measured(config, model)
-    begun, asked, data = time.perf_counter(), as_sampled(config), model.config.data
-    clips = draw(asked, model).cpu()
-    seconds, frames = time.perf_counter() - begun, config.frames or model.shape[1]
+    data, frames = model.config.data, config.frames or model.shape[1]
     real, labels = held_out(model, config.n, frames) if config.given else (None, None)
-    if "label" in model.config.condition.told:
-        labels = torch.tensor(labels or [i % len(model.known["classes"]) for i in range(config.n)])
-    else:
-        labels = None
-    report = judge_clips(clips, labels, replace(data, frames=clips.shape[2]))
+    report = judge_clips(clips, labels_asked(model, labels, config.n), replace(data, frames=clips.shape[2]))
     figures, details = figures_of(report), {}
     if real is not None and data.digits == 1:
         known = [0, frames - 1] if config.between else list(range(config.given_frames))
@@ -135,27 +134,42 @@ def measure(model: "Model", config: EvaluateConfig) -> dict[str, Any]:
         parts = drift(clips, data, WINDOW)
         details["the digit it began with, by ten frames"] = [part["same"] for part in parts]
         details["confident, by ten frames"] = [part["confident"] for part in parts]
+    if config.i3d:
+        form = (data.digits, data.stride, clips.shape[2], clips.shape[3])
+        figures["fvd"] = fvd(clips, real_clips(form, "test", config.n)[0], Path(config.i3d))
+    return report, figures, details
+
+
+def measure(model: "Model", config: EvaluateConfig) -> dict[str, Any]:
+    """Sample and measure. The fields of `shared.experiments.history.Evaluation`, and more to show.
+
+    Raises:
+        UserError: the model is of other clips than moving digits.
+    """
+    from shared.experiments.trained import origin, protocol_of
+
+    check_measured(config, model)
+    begun = time.perf_counter()
+    clips = draw(as_sampled(config), model).cpu()
+    seconds = time.perf_counter() - begun
+    report, figures, details = measure_clips(model, config, clips)
     measured = origin("task5", model.source, model.config.train)
     if not config.run:
         measured["source"] = "the committed model"
-    facts, guidance, told = (
-        report.to_dict(),
-        guidance_with(config, model.config.guidance),
-        how_given(config, bool(real is not None)),
-    )
+    facts, guidance = report.to_dict(), guidance_with(config, model.config.guidance)
+    given = how_given(config)
     protocol = {
         "n": config.n,
-        "reference": facts["reference"] + (f"; {told}" if told else ""),
-        "extractor": facts["extractor"],
+        "reference": facts["reference"] + (f"; {given}" if given else ""),
+        "extractor": facts["extractor"] + (" and I3D" if config.i3d else ""),
         "guidance": guidance_told(guidance) if model.config.condition.told else "none",
         "weights": config.weights,
         **asdict(replace(model.config.sampling, **overrides(config))),
     }
-    figures["sampling_seconds"] = seconds
     return {
         **measured,
         "main": "video_identity",
-        "figures": finite(figures),
+        "figures": finite(figures) | {"sampling_seconds": seconds},
         "details": details,
         "shown": {"generated": finite(asdict(report.generated)), "real": finite(asdict(report.real))},
         "caveat": facts["caveat"],

@@ -249,12 +249,23 @@ class Model:
 
         return generate_steps(self.network, self.diffusion, size, config, seed, guide)
 
-    def check_method(self, method: Method) -> None:
-        """Raise UserError where frames are to be given to a network that was not trained to be given any."""
-        if method == "conditional" and self.config.given.share == 0:
+    def check_method(self, method: Method, known: Sequence[int]) -> None:
+        """Raise UserError where the frames at these places, of a clip's, are to be told to a network not trained so."""
+        trained, wanted = self.config.given, list(known)
+        if method != "conditional":
+            return
+        if trained.share == 0:
+            what = "to be given frames"
+        elif wanted == list(range(len(wanted))):
+            what = "to be given first frames" if trained.between == 1 else ""
+            if len(wanted) > trained.first and not what:
+                what = f"to be given more than {trained.first} first frames"
+        else:
+            what = "to be given the last frame" if trained.between == 0 else ""
+        if what:
             raise UserError(
-                f"{self.source} was not trained to be given frames: take replacement or reconstruction, or train with "
-                "--given.share 0.5"
+                f"{self.source} was not trained {what}: take --method replacement or reconstruction, or train with "
+                "other given.share, given.first, given.between"
             )
 
     def seen(self, given: Given, n: int, frames: int) -> tuple[Tensor, Tensor]:
@@ -269,7 +280,7 @@ class Model:
             raise UserError(
                 f"the given clips are {there}, and clips of {here} are to be sampled: bring them to one size"
             )
-        self.check_method(given.method)
+        self.check_method(given.method, given.mask.nonzero().flatten().tolist())
         blank = torch.where(given.mask[None, None, :, None, None], given.clips, 0.0).to(self.device)
         with torch.random.fork_rng(devices=[]):  # an autoencoder's latents are drawn
             torch.manual_seed(0)

@@ -92,12 +92,16 @@ def check_goes_on(config: SampleConfig, model: "Model", frames: int) -> None:
     """Raise UserError where the model cannot go on as the options say, before a first clip is drawn."""
     from shared.errors import UserError
 
-    if config.given or config.length:
-        model.check_method(config.method)
+    if config.between:
+        model.check_method(config.method, (0, frames - 1))
+    elif config.given:
+        model.check_method(config.method, range(config.given_frames))
     if config.length and config.length > frames and config.overlap >= frames:
         raise UserError(
             f"--overlap is {config.overlap}, of clips of {frames} frames, which leaves none to be drawn: give fewer"
         )
+    if config.length and config.length > frames:
+        model.check_method(config.method, range(config.overlap))
 
 
 def asked(config: SampleConfig, model: "Model", labels: list[int] | None) -> "Cond":

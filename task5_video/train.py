@@ -86,12 +86,15 @@ def begin(config: Config, resume: Path | None, init_from: Path | None) -> tuple[
 
     A run that goes on has both already; one that starts from another run's weights has that run's config.
     """
+    from shared.errors import UserError
     from task5_video.inflate import COPY, as_image, read_image
 
     if resume:
         return config, read_image(resume / COPY) if config.inflate.image else None
     if not config.inflate.image or init_from:
         return replace(config, inflate=replace(config.inflate, image=None, freeze=False)), None
+    if config.inflate.freeze and not config.inflate.weights:
+        raise UserError("inflate.freeze would keep weights that inflate.weights leaves random: make one of them other")
     image = read_image(config.inflate.image)
     return as_image(config, image), image
 

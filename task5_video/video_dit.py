@@ -60,7 +60,7 @@ class AlongAll(SelfAttention):
         """(B F, N, D) to the same."""
         tokens, size = x.shape[1], x.shape[2] // self.heads
         rows = rearrange(x, "(b f) n d -> b (f n) d", f=turn.frames)
-        angles = frame_angles(turn.frames, size // 2, x.device).repeat_interleave(tokens, 0)  # (F N, d / 2)
+        angles = frame_angles(turn.frames, size // 2, x.device).flip(1).repeat_interleave(tokens, 0)  # (F N, d / 2)
         if turn.space is not None:  # pairs that are slow in space are quick in time (Heo 2024, "mixed": angles add)
             place = torch.atan2(turn.space.sin, turn.space.cos)  # (N, d / 2)
             angles = angles + place.repeat(turn.frames, 1)

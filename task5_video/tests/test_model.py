@@ -27,7 +27,7 @@ CONFIG = Config(
     dit=DIT,
     temporal=TemporalConfig(heads=2),
     condition=BY_LABEL,
-    given=GivenConfig(share=0.5),
+    given=GivenConfig(share=0.5, between=0.5),
     schedule=NoiseConfig(T=100),
     diffusion=DiffusionConfig(predict="v"),
     sampling=SAMPLING,
@@ -167,9 +167,19 @@ def test_weight_0_is_replacement():
 
 def test_given_frames_that_do_not_fit_are_refused():
     untrained = made(given=GivenConfig())
-    with pytest.raises(UserError, match="was not trained to be given frames: take replacement or reconstruction"):
+    with pytest.raises(
+        UserError, match="was not trained to be given frames: take --method replacement or"
+    ):
         untrained.sample(3, None, 1, given=given())
     assert untrained.sample(3, None, 1, given=given("replacement")).shape == (3, *SHAPE)
+    ends, three = torch.tensor([True, False, False, True]), torch.tensor([True, True, True, False])
+    for config, mask, what in (
+        (GivenConfig(share=0.5, first=2), ends, "the last frame"),
+        (GivenConfig(share=0.5, first=2, between=0.5), three, "more than 2 first frames"),
+        (GivenConfig(share=0.5, between=1.0), FIRST_TWO, "first frames"),
+    ):
+        with pytest.raises(UserError, match=f"was not trained to be given {what}: take --method"):
+            made(given=config).sample(3, None, 1, given=Given(FILM, mask))
     for odd in (Given(FILM[:, :, :3], FIRST_TWO[:3]), Given(FILM, FIRST_TWO[:3]), Given(FILM[..., :4], FIRST_TWO)):
         with pytest.raises(UserError, match="bring them to one size$"):
             MODEL.sample(3, None, 1, given=odd, frames=4)

@@ -148,7 +148,9 @@ def test_along_all_turns_by_frame_and_by_place(placed):
     found = block(x, Along(FRAMES, None, video_dit.turned(space) if placed else None))
     rows = rearrange(x, "(b f) n d -> b (f n) d", f=FRAMES)
     q, k, v = rearrange(block.qkv(rows), "b n (three h d) -> three b h n d", three=3, h=DIT.heads)
-    when = torch.arange(FRAMES)[:, None, None] * torch.tensor([100 ** (-i / (size // 2)) for i in range(size // 2)])
+    when = torch.arange(FRAMES)[:, None, None] * torch.tensor(
+        [100 ** (-i / (size // 2)) for i in range(size // 2)][::-1]
+    )
     turn = torch.exp(1j * when).expand(FRAMES, TOKENS, -1) * (torch.exp(1j * space) if placed else 1)
     q, k = (torch.complex(*part.chunk(2, dim=-1)) * turn.flatten(0, 1) for part in (q, k))
     scores = (q @ k.conj().transpose(-1, -2)).real / size**0.5  # the product of turned vectors, as of plain ones
