@@ -19,8 +19,9 @@ PLAIN = [
     *LOOP,
     *SAMPLING,
     *f"--inflate.image null {NETWORK} --temporal.heads 1 --schedule.name cosine --diffusion.predict v".split(),
-    *"--condition.dim 8 --condition.tokens 1 --condition.dropout 0.1 --guidance.scale 2 --given.share 0".split(),
-    *"--given.first 2 --given.between 0.25".split(),
+    *"--condition.text none --condition.dim 8 --condition.tokens 1 --condition.dropout 0.1".split(),
+    *"--condition.together true --diffusion.times levels --guidance.scale 2 --given.share 0".split(),
+    *"--given.first 9 --given.between 0.25".split(),
 ]  # the smallest; every option in which the demo's config, which holds where nothing is said, might not be plain
 CLIPS = [*PLAIN, *"--data.name moving_digits --data.frames 4".split()]
 BY_CLASS = [*CLIPS, *"--condition.label vanilla".split()]
