@@ -28,12 +28,14 @@ QUALITY = {"libx264": {"crf": "14"}, "mpeg4": {"qmin": "1", "qmax": "3"}}  # H.2
 def frames(clips: Tensor, columns: int | None = None, upscale: int = 1) -> Iterator[Image.Image]:
     """The pictures of a film in which all clips move together, in rows; as square as may be unless columns are given.
 
+    A clip alone has no lines around it: its film can be given back as it is.
+
     Raises:
         ValueError: `clips` are no clips, or there is none.
     """
     if clips.ndim != 5 or clips.shape[1] not in (1, 3) or 0 in clips.shape:
         raise ValueError(f"clips must be (N, 1 or 3, F, H, W), not {tuple(clips.shape)}")
-    return (grid(images, columns, upscale) for images in clips.unbind(2))
+    return (grid(images, columns, upscale, gap=2 if len(clips) > 1 else 0) for images in clips.unbind(2))
 
 
 def save_gif(clips: Tensor, path: Path, fps: float = 8, columns: int | None = None, upscale: int = 1) -> Path:

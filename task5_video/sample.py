@@ -65,7 +65,7 @@ class SampleConfig(GivenOptions, GuideOptions, DrawOptions):
     upscale: PositiveInt = 4
     """side of the square that each pixel becomes"""
     singles: bool = False
-    """write each clip to a GIF of its own as well"""
+    """write each clip to a GIF of its own as well, pixel for pixel"""
 
 
 def load_for(config: DrawOptions) -> "Model":
@@ -167,7 +167,7 @@ def run() -> int:
     print(f"frame by frame: {pictures.save(films.contact_sheet(clips), out / 'sheet.png')}")
     if config.singles:
         for i, clip in enumerate(clips):
-            films.save_gif(clip[None], out / "clips" / f"{i:04d}.gif", fps=config.fps, upscale=config.upscale)
+            films.save_gif(clip[None], out / "clips" / f"{i:04d}.gif", fps=config.fps)
         print(f"single clips: {out / 'clips'}")
     return 0
 

@@ -81,6 +81,13 @@ OPTIONS = TrainingOptions(
 )
 
 
+def beside(path: str) -> Path:
+    """A path that the package's own configs name, wherever the command is called; any other as it is."""
+    here = Path(__file__).parent
+    inside = here.parent / path
+    return inside if path.startswith(f"{here.name}/") and not Path(path).exists() else Path(path)
+
+
 def begin(config: Config, resume: Path | None, init_from: Path | None) -> tuple[Config, "ImageModel | None"]:
     """The config as it will be, and the image model that the network is made from, if it is.
 
@@ -95,7 +102,7 @@ def begin(config: Config, resume: Path | None, init_from: Path | None) -> tuple[
         return replace(config, inflate=replace(config.inflate, image=None, freeze=False)), None
     if config.inflate.freeze and not config.inflate.weights:
         raise UserError("inflate.freeze would keep weights that inflate.weights leaves random: make one of them other")
-    image = read_image(config.inflate.image)
+    image = read_image(beside(config.inflate.image))
     return as_image(config, image), image
 
 

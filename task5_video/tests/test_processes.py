@@ -1,5 +1,7 @@
 """Stage 5 by several processes: as one does it, with single frames beside the clips and frames that are given."""
 
+import pytest
+
 from shared.tests.commands import call
 from shared.tests.launched import assert_near, launch
 from task5_video import train
@@ -9,6 +11,7 @@ COMMON = "--train.steps 3 --train.accumulate 2 --train.log-every 1 --train.sampl
 TRAINED = ["--joint-images", 2, "--given.share", 0.5]
 
 
+@pytest.mark.slow
 def test_two_processes_train_as_one_does(images, here):
     """From an image model; and a transformer in shares, whose checkpoint is the same plain file."""
     place = ["--run.folder", here / "runs"]
