@@ -1,4 +1,4 @@
-"""Introduced in task 1; used by tasks 1, 2, 3, 4.
+"""Introduced in task 1; used by tasks 1, 2, 3, 4, 5.
 
 The command line of every entry point: dataclasses are the schema and the defaults, a YAML file holds what differs, and
 any field can be set as `--section.field value`. jsonargparse does the work; here it is made to speak in one line.

@@ -1,4 +1,4 @@
-"""Introduced in task 1; used by tasks 1, 2, 3, 4.
+"""Introduced in task 1; used by tasks 1, 2, 3, 4, 5.
 
 Files that are either whole or not there. A new version is written beside the old one, forced to the disk, and then
 renamed over it: whoever reads, and whenever the process is killed, finds the old file or the new one, never a part. The

@@ -1,4 +1,4 @@
-"""Introduced in task 1; used by tasks 1, 2, 3, 4.
+"""Introduced in task 1; used by tasks 1, 2, 3, 4, 5.
 
 From a trained network to samples. The seed decides them, whatever the device; how many are drawn at a time enters too.
 """

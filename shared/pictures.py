@@ -1,4 +1,4 @@
-"""Introduced in task 1; used by tasks 1, 2, 3, 4.
+"""Introduced in task 1; used by tasks 1, 2, 3, 4, 5.
 
 Samples as pictures that people look at: grids, single images, films.
 """

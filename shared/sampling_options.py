@@ -1,4 +1,4 @@
-"""Introduced in task 1; used by tasks 1, 2, 3, 4.
+"""Introduced in task 1; used by tasks 1, 2, 3, 4, 5.
 
 The options of the two commands that draw samples from a trained model: `taskN-sample`, to look at them, and
 `taskN-evaluate`, to measure them. A stage inherits these and adds its own. Free of torch.

@@ -1,4 +1,4 @@
-"""Introduced in task 2; used by tasks 2, 4.
+"""Introduced in task 2; used by tasks 2, 4, 5.
 
 The autoencoder: an encoder to few numbers, a bottleneck, and a decoder back to the image.
 

@@ -1,4 +1,4 @@
-"""Introduced in task 2; used by tasks 2, 4.
+"""Introduced in task 2; used by tasks 2, 4, 5.
 
 What stands between encoder and decoder, so that the latents are few, bounded, and fit to be diffused.
 

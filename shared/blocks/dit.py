@@ -1,4 +1,4 @@
-"""Introduced in task 4; used by task 4.
+"""Introduced in task 4; used by tasks 4, 5.
 
 The diffusion transformer of Peebles and Xie 2023 ("Scalable diffusion models with transformers", DiT), whole.
 

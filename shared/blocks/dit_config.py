@@ -1,4 +1,4 @@
-"""Introduced in task 4; used by task 4.
+"""Introduced in task 4; used by tasks 4, 5.
 
 What can be configured about the transformer; free of torch, so that `--help` answers at once.
 """

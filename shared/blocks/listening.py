@@ -1,4 +1,4 @@
-"""Introduced in task 3; used by task 3.
+"""Introduced in task 3; used by tasks 3, 5.
 
 The three blocks by which features of an image listen to a condition. Each adds nothing at the start.
 

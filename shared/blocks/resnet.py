@@ -1,4 +1,4 @@
-"""Introduced in task 1; used by tasks 1, 2, 3, 4.
+"""Introduced in task 1; used by tasks 1, 2, 3, 4, 5.
 
 The residual block, told the time by scaling and shifting its features; or, in an autoencoder, told nothing.
 """

@@ -1,4 +1,4 @@
-"""Introduced in task 1; used by tasks 1, 2, 3.
+"""Introduced in task 1; used by tasks 1, 2, 3, 5.
 
 The U-Net of diffusion models: down through levels of falling resolution, and up again with every block's
 features at hand (Ronneberger 2015; DDPM, appendix B; ADM, section 3).

@@ -1,4 +1,4 @@
-"""Introduced in task 3; used by tasks 3, 4.
+"""Introduced in task 3; used by tasks 3, 4, 5.
 
 What a person asks n samples to be, in the form that a network reads: `known` is what `known.known_of` gave.
 """

@@ -1,4 +1,4 @@
-"""Introduced in task 3; used by task 3.
+"""Introduced in task 3; used by tasks 3, 5.
 
 What the U-Net can be told, and how. Kept apart from the code that uses it, and free of torch, so that `--help` answers
 at once.

@@ -1,4 +1,4 @@
-"""Introduced in task 3; used by tasks 3, 4.
+"""Introduced in task 3; used by tasks 3, 4, 5.
 
 What can be said about the samples of a data set: found before training, kept with the model, checked in a file.
 

@@ -1,4 +1,4 @@
-"""Introduced in task 3; used by task 3.
+"""Introduced in task 3; used by tasks 3, 5.
 
 The U-Net of stage 1, told more than the time: what conditions add to its input and its context, and nothing else.
 """

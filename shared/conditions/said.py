@@ -1,4 +1,4 @@
-"""Introduced in task 3; used by tasks 3, 4.
+"""Introduced in task 3; used by tasks 3, 4, 5.
 
 What a network can be told: a class, attributes, a caption, each of which becomes a few tokens, and its null.
 

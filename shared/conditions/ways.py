@@ -1,4 +1,4 @@
-"""Introduced in task 3; used by task 3.
+"""Introduced in task 3; used by tasks 3, 5.
 
 The ways in which what a network is told enters it.
 

@@ -1,4 +1,4 @@
-"""Introduced in task 1; used by tasks 1, 2, 3, 4.
+"""Introduced in task 1; used by tasks 1, 2, 3, 4, 5.
 
 Data sets by name. `load(DataConfig(name="digits"))` gives images in [-1, 1] with their labels.
 

@@ -1,4 +1,4 @@
-"""Introduced in task 1; used by tasks 1, 2, 3, 4.
+"""Introduced in task 1; used by tasks 1, 2, 3, 4, 5.
 
 Captions as they lie in a folder: `metadata.jsonl`, or a text file beside each picture. shared/datasets/captions.py
 says how they look.

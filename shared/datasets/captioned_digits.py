@@ -1,4 +1,4 @@
-"""Introduced in task 1; used by tasks 1, 2, 3, 4.
+"""Introduced in task 1; used by tasks 1, 2, 3, 4, 5.
 
 Scenes of coloured digits with captions in English and Chinese, composed on the fly from the embedded digits.
 

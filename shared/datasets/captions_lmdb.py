@@ -1,4 +1,4 @@
-"""Introduced in task 1; used by tasks 1, 2, 3, 4.
+"""Introduced in task 1; used by tasks 1, 2, 3, 4, 5.
 
 Images with captions in one file: an LMDB, with two records for each picture. Nothing in it is pickled.
 

@@ -1,4 +1,4 @@
-"""Introduced in task 1; used by tasks 1, 2, 3, 4.
+"""Introduced in task 1; used by tasks 1, 2, 3, 4, 5.
 
 CelebA: 202,599 photographs of faces with 40 attributes each (Liu et al. 2015, Deep Learning Face Attributes in the
 Wild, arXiv:1411.7766), through torchvision, from files on disk; downloaded only when told to.

@@ -1,4 +1,4 @@
-"""Introduced in task 1; used by tasks 1, 2, 3, 4.
+"""Introduced in task 1; used by tasks 1, 2, 3, 4, 5.
 
 One image file into pixels: any mode becomes 8-bit greyscale or colour, upright, of the size asked for.
 """

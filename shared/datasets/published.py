@@ -1,4 +1,4 @@
-"""Introduced in task 1; used by tasks 1, 2, 3, 4.
+"""Introduced in task 1; used by tasks 1, 2, 3, 4, 5.
 
 MNIST, Fashion-MNIST and CIFAR-10 through torchvision, from files on disk; downloaded only when told to.
 """

@@ -1,4 +1,4 @@
-"""Introduced in task 1; used by tasks 1, 2, 3, 4.
+"""Introduced in task 1; used by tasks 1, 2, 3, 4, 5.
 
 The only two places where pixels change their range: stored images are uint8 in [0, 255], networks see float
 in [-1, 1].

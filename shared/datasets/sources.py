@@ -1,4 +1,4 @@
-"""Introduced in task 1; used by tasks 1, 2, 3, 4.
+"""Introduced in task 1; used by tasks 1, 2, 3, 4, 5.
 
 Where image files come from: a folder tree or a zip, with one face. `names` are sorted paths with forward
 slashes, `open` gives one file's bytes, `where` names it to a person. Both can be sent to loader processes.

@@ -1,4 +1,4 @@
-"""Introduced in task 1; used by tasks 1, 2, 3, 4.
+"""Introduced in task 1; used by tasks 1, 2, 3, 4, 5.
 
 The one list of figures: what a name means to a reader, which way is better, and with how many digits it is shown.
 """

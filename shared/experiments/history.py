@@ -1,4 +1,4 @@
-"""Introduced in task 1; used by tasks 1, 2, 3, 4.
+"""Introduced in task 1; used by tasks 1, 2, 3, 4, 5.
 
 Reading run folders, one's own and those of others: whatever a file in them holds, the worst that comes of it is a line
 that says which file is damaged. Free of torch, so that a list of runs is there at once.

@@ -1,4 +1,4 @@
-"""Introduced in task 1; used by tasks 1, 2, 3, 4.
+"""Introduced in task 1; used by tasks 1, 2, 3, 4, 5.
 
 Where a run comes from: command, code, packages and machine. The code itself is kept, not only the commit's name: a
 commit can be lost, and what is untried is rarely committed.

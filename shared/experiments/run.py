@@ -1,4 +1,4 @@
-"""Introduced in task 1; used by tasks 1, 2, 3, 4.
+"""Introduced in task 1; used by tasks 1, 2, 3, 4, 5.
 
 Writing the record of a run: one folder that holds what was asked for, by which code on which machine, and what came of
 it. `history.py` reads it.

@@ -1,4 +1,4 @@
-"""Introduced in task 1; used by tasks 1, 2, 3, 4.
+"""Introduced in task 1; used by tasks 1, 2, 3, 4, 5.
 
 A trained model and its run: which run an option means, which one a checkpoint lies in, and what is written down where
 such a model is measured. Free of torch.

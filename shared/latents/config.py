@@ -1,4 +1,4 @@
-"""Introduced in task 2; used by tasks 2, 4.
+"""Introduced in task 2; used by tasks 2, 4, 5.
 
 What can be configured about a latent space, and what a checkpoint says of its autoencoder. Free of torch.
 """

@@ -1,4 +1,4 @@
-"""Introduced in task 2; used by tasks 2, 4.
+"""Introduced in task 2; used by tasks 2, 4, 5.
 
 The latent space: images to latents of unit deviation, and back. Measured once, cached, or made as they are needed.
 

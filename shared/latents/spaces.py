@@ -1,4 +1,4 @@
-"""Introduced in task 4; used by task 4.
+"""Introduced in task 4; used by tasks 4, 5.
 
 What the network sees: pixels as they are, or an autoencoder's latents. To everything else both look the same.
 """

@@ -1,4 +1,4 @@
-"""Introduced in task 2; used by tasks 2, 4.
+"""Introduced in task 2; used by tasks 2, 4, 5.
 
 A trained autoencoder, from its run or from the copy that lies with every diffusion trained in its space.
 """

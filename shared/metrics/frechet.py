@@ -1,4 +1,4 @@
-"""Introduced in task 1; used by tasks 1, 2, 3, 4.
+"""Introduced in task 1; used by tasks 1, 2, 3, 4, 5.
 
 The Fréchet distance between two Gaussians, and the mean and covariance that it takes.
 """

@@ -1,4 +1,4 @@
-"""Introduced in task 1; used by tasks 1, 2, 3, 4.
+"""Introduced in task 1; used by tasks 1, 2, 3, 4, 5.
 
 What the judge says of generated digits: confidence, class histogram, Fréchet distance, and its floor.
 """

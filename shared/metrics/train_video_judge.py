@@ -1,4 +1,4 @@
-"""Introduced in task 5; used by task 5.
+"""Introduced in task 3; used by tasks 3, 5.
 
 Train the judge of clips and write `video_judge.safetensors`: `python -m shared.metrics.train_video_judge`, 5 minutes on
 one core.

@@ -1,4 +1,4 @@
-"""Introduced in task 1; used by tasks 1, 2, 3, 4.
+"""Introduced in task 1; used by tasks 1, 2, 3, 4, 5.
 
 The diffusion: a noise schedule, the meaning of the network's output, and the loss. It turns any network into
 a denoiser, which is all that a sampler ever sees.

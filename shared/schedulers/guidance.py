@@ -1,4 +1,4 @@
-"""Introduced in task 3; used by tasks 3, 4.
+"""Introduced in task 3; used by tasks 3, 4, 5.
 
 Guidance: samples that follow their condition more closely than the model would by itself. Each kind is a wrapper that
 makes a denoiser of others, so that no sampler ever hears of it.

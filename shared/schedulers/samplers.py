@@ -1,4 +1,4 @@
-"""Introduced in task 1; used by tasks 1, 2, 3, 4.
+"""Introduced in task 1; used by tasks 1, 2, 3, 4, 5.
 
 Samplers: from noise to data with a denoiser. Each is a generator that yields after every step, so that a
 progress bar, a film of the trajectory or an early stop is the caller's `for` loop. A sampler sees a denoiser

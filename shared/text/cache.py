@@ -1,4 +1,4 @@
-"""Introduced in task 3; used by tasks 3, 4.
+"""Introduced in task 3; used by tasks 3, 4, 5.
 
 Features of captions on the disk: files that are mapped into memory, named after all that they are computed from.
 

@@ -1,4 +1,4 @@
-"""Introduced in task 3; used by tasks 3, 4.
+"""Introduced in task 3; used by tasks 3, 4, 5.
 
 What can be wrong with captions, each in one line, and how they are shown in it. Nothing is ever cut off silently.
 """

@@ -1,4 +1,4 @@
-"""Introduced in task 3; used by tasks 3, 4.
+"""Introduced in task 3; used by tasks 3, 4, 5.
 
 What can be configured about text; free of torch, so that `--help` answers at once.
 """

@@ -1,4 +1,4 @@
-"""Introduced in task 3; used by tasks 3, 4.
+"""Introduced in task 3; used by tasks 3, 4, 5.
 
 What reads captions with a frozen text encoder.
 """

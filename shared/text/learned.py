@@ -1,4 +1,4 @@
-"""Introduced in task 3; used by tasks 3, 4.
+"""Introduced in task 3; used by tasks 3, 4, 5.
 
 A small text encoder, trained along with the network whose captions it reads.
 """

@@ -1,4 +1,4 @@
-"""Introduced in task 3; used by tasks 3, 4.
+"""Introduced in task 3; used by tasks 3, 4, 5.
 
 Text as a condition: captions are read once, before training, by a frozen encoder or into word numbers.
 

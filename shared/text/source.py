@@ -1,4 +1,4 @@
-"""Introduced in task 3; used by tasks 3, 4.
+"""Introduced in task 3; used by tasks 3, 4, 5.
 
 Where a frozen text encoder lies: in a package, in a folder, or at Hugging Face, from where it is fetched once.
 

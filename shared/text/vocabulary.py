@@ -1,4 +1,4 @@
-"""Introduced in task 3; used by tasks 3, 4.
+"""Introduced in task 3; used by tasks 3, 4, 5.
 
 Captions as word numbers, for a text encoder that is trained along with the network: it learns the words of its data.
 

@@ -1,4 +1,4 @@
-"""Introduced in task 1; used by tasks 1, 2, 3, 4.
+"""Introduced in task 1; used by tasks 1, 2, 3, 4, 5.
 
 A checkpoint is one safetensors file: tensors under `model.`, `ema.`, `swa.` and `optimizer.`, and in its header, as
 JSON, the step, the config and whatever else is a number. One file means one rename, so a save can be killed anywhere.

@@ -1,4 +1,4 @@
-"""Introduced in task 1; used by tasks 1, 2, 3, 4.
+"""Introduced in task 1; used by tasks 1, 2, 3, 4, 5.
 
 Which data each step sees: a function of (seed, step), and of nothing that happened before. So a resumed run goes on
 exactly where it stopped, and several processes, or gradient accumulation, see the same samples in the same steps.

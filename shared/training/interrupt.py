@@ -1,4 +1,4 @@
-"""Introduced in task 1; used by tasks 1, 2, 3, 4.
+"""Introduced in task 1; used by tasks 1, 2, 3, 4, 5.
 
 Ctrl-C and `kill` as a request: the step at hand is finished and saved before the program ends.
 """

@@ -1,4 +1,4 @@
-"""Introduced in task 1; used by tasks 1, 2, 3, 4.
+"""Introduced in task 1; used by tasks 1, 2, 3, 4, 5.
 
 The one training loop. It is a generator: it yields after every optimizer step, and what happens then (pictures, an
 evaluation, an early stop) is the caller's `for` loop.

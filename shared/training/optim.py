@@ -1,4 +1,4 @@
-"""Introduced in task 1; used by tasks 1, 2, 3, 4.
+"""Introduced in task 1; used by tasks 1, 2, 3, 4, 5.
 
 Optimizers, and the learning rate as a function of the step: a resumed run needs no saved scheduler, and several
 processes cannot step one twice.

@@ -1,4 +1,4 @@
-"""Introduced in task 1; used by tasks 1, 2, 3, 4.
+"""Introduced in task 1; used by tasks 1, 2, 3, 4, 5.
 
 What is trained: a network with its loss, optimizer and averages. The loop takes one of these, or several.
 """

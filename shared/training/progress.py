@@ -1,4 +1,4 @@
-"""Introduced in task 1; used by tasks 1, 2, 3, 4.
+"""Introduced in task 1; used by tasks 1, 2, 3, 4, 5.
 
 How far a training is: a bar where somebody watches a terminal, plain lines where the output goes to a file.
 """

@@ -1,4 +1,4 @@
-"""Introduced in task 1; used by tasks 1, 2, 3, 4.
+"""Introduced in task 1; used by tasks 1, 2, 3, 4, 5.
 
 Networks too large for one device: each process keeps a share of every weight, of its averages and of the optimizer's
 state, and gathers a block's weights when it computes with them. This is torch's FSDP2, `fully_shard`.

@@ -167,9 +167,7 @@ def test_weight_0_is_replacement():
 
 def test_given_frames_that_do_not_fit_are_refused():
     untrained = made(given=GivenConfig())
-    with pytest.raises(
-        UserError, match="was not trained to be given frames: take --method replacement or"
-    ):
+    with pytest.raises(UserError, match="was not trained to be given frames: take --method replacement or"):
         untrained.sample(3, None, 1, given=given())
     assert untrained.sample(3, None, 1, given=given("replacement")).shape == (3, *SHAPE)
     ends, three = torch.tensor([True, False, False, True]), torch.tensor([True, True, True, False])
