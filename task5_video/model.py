@@ -37,7 +37,8 @@ from task5_video.loops import rolling
 from task5_video.network import VideoUNet
 from task5_video.video_dit import VideoDiT
 
-COMMITTED = Path(__file__).parent / "results" / "digits.safetensors"
+RESULTS = Path(__file__).parent / "results"
+COMMITTED = RESULTS / "digits.safetensors"
 Shape = tuple[int, int, int, int]  # (C, F, H, W) of clips
 Method = Literal["conditional", "replacement", "reconstruction"]
 NEVER_TOLD_NOTHING = (

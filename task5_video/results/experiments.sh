@@ -3,8 +3,8 @@
 # From the root of the repository; about 35 minutes on 2 cores.
 set -euo pipefail
 out=${1:-runs/experiments5}
-short=(--train.steps 300 --train.save-every 300 --run.folder "$out")
-measure=(--n 60)
+short=(--train.steps 250 --train.save-every 250 --run.folder "$out")
+measure=(--n 40)
 
 try() {  # NAME OPTIONS...
     local name=$1
@@ -15,7 +15,7 @@ try() {  # NAME OPTIONS...
 
 try base
 try scratch --inflate.weights false
-try factorised --temporal.attention temporal
+try full --temporal.attention full
 try joint4 --joint-images 4
 try joint8 --joint-images 8
 
@@ -23,9 +23,9 @@ try joint8 --joint-images 8
 for method in conditional replacement; do
     task5-evaluate --given data --method "$method" "${measure[@]}" --out "$out/given-$method"
 done
-for weight in 2 10 50; do
+for weight in 2 10; do
     task5-evaluate --given data --method reconstruction --weight "$weight" "${measure[@]}" --out "$out/given-$weight"
 done
 task5-evaluate --given data --between true "${measure[@]}" --out "$out/between"
 task5-evaluate --loop true "${measure[@]}" --out "$out/loop"
-task5-evaluate --length 100 --n 24 --out "$out/drift"
+task5-evaluate --length 100 --n 16 --out "$out/drift"
