@@ -32,7 +32,8 @@ class WithStills(Dataset):
         x, cond = self.data[i]
         frames, told = [x], [cond]
         for _ in range(self.stills):
-            j, f = torch.randint(len(self.data), ()), torch.randint(x.shape[1], ())
+            j = (i + torch.randint(1, max(2, len(self.data)), ())) % len(self.data)  # of another clip, if there is one
+            f = torch.randint(x.shape[1], ())
             other, said = self.data[int(j)]
             frames.append(other[:, int(f)][:, None])
             told.append(said)

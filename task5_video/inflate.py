@@ -120,9 +120,19 @@ def as_image(config: Config, image: ImageModel) -> Config:
     """The config of a video model that is made from an image model: what that one is, it is. It may be told more.
 
     Raises:
-        UserError: it is to be told more in a way that would change what the image model does.
+        UserError: another network, schedule or prediction is asked for; or it is to be told more in a way that would
+            change what the image model does.
     """
     dit = isinstance(image.network, DiTConfig)
+    default = Config()
+    for name, mine, theirs, usual in (
+        ("diffusion.predict", config.diffusion.predict, image.predict, default.diffusion.predict),
+        ("schedule", config.schedule, image.schedule, default.schedule),
+        ("network", config.network, "dit" if dit else "unet", default.network),
+    ):
+        if mine not in (theirs, usual):
+            there = getattr(theirs, "name", theirs)
+            raise UserError(f"{image.path} has {name} {there}, and so has what is made from it: leave {name} out")
     there = image.condition.told if image.condition is not None else {}
     more = {name: way for name, way in config.condition.told.items() if name not in there}
     if more and not dit:

@@ -2,7 +2,7 @@
 
 A video model knows clips that begin and end. Asked about a clip that is turned round a little further at each step of
 the sampler, it sees the seam in the middle of most of its questions, and makes that as smooth as all else. No training
-knows of it. (Bi 2024, "Mobius", turns latents so.)
+knows of it. (Bi 2025, "Mobius", turns latents so.)
 """
 
 import itertools

@@ -282,7 +282,8 @@ class Model:
                 f"the given clips are {there}, and clips of {here} are to be sampled: bring them to one size"
             )
         self.check_method(given.method, given.mask.nonzero().flatten().tolist())
-        blank = torch.where(given.mask[None, None, :, None, None], given.clips, 0.0).to(self.device)
+        mask = given.mask.to(given.clips.device)  # films are read on the CPU, clips may be drawn on a GPU
+        blank = torch.where(mask[None, None, :, None, None], given.clips, 0.0).to(self.device)
         with torch.random.fork_rng(devices=[]):  # an autoencoder's latents are drawn
             torch.manual_seed(0)
             seen = by_frames(lambda x: self.space.draw(self.space.encode(x)), blank)
@@ -313,7 +314,7 @@ class Model:
             *_, last = self.steps(count, own, own_seed, given=known, **options)
             clips = self.decode(last.x)
             if known:  # what an autoencoder made of them is not what was given
-                clips = torch.where(known.mask[:, None, None], known.clips.to(clips), clips)
+                clips = torch.where(known.mask.to(clips.device)[:, None, None], known.clips.to(clips), clips)
             parts.append(clips)
             first += count
         return torch.cat(parts)

@@ -25,7 +25,7 @@ class GivenOptions:
     """Frames that are known, and how the others hear of them."""
 
     given: str | None = None
-    """a video, GIF or folder of frames to go on from; "data" takes clips that the model was not trained on"""
+    """a video, GIF or folder of frames to go on from, each frame of it; "data" takes clips that were held out"""
     given_frames: PositiveInt = 4
     """so many of its first frames are given"""
     between: bool = False

@@ -2,8 +2,7 @@
 
 Interleaved: after each of its blocks one whose attention runs along time, at each place of its own; a new one is the
 identity, so that a new network is the image transformer, frame by frame. Joint: no block more, and all attention sees
-all frames. (Ma 2024, "Latte", variants 1 and, in the joint case, the full attention of Peebles' blocks over all
-tokens.)
+all frames. (Ma 2024, "Latte", variant 1; joint: Peebles 2023, over the tokens of all frames.)
 
 Only attention changes. To all else in a block a clip is a batch of frames, each told its own time.
 """
@@ -61,7 +60,7 @@ class AlongAll(SelfAttention):
         tokens, size = x.shape[1], x.shape[2] // self.heads
         rows = rearrange(x, "(b f) n d -> b (f n) d", f=turn.frames)
         angles = frame_angles(turn.frames, size // 2, x.device).flip(1).repeat_interleave(tokens, 0)  # (F N, d / 2)
-        if turn.space is not None:  # pairs that are slow in space are quick in time (Heo 2024, "mixed": angles add)
+        if turn.space is not None:  # angles add (Heo 2024, "mixed"); in time the pairs have other speeds than in space
             place = torch.atan2(turn.space.sin, turn.space.cos)  # (N, d / 2)
             angles = angles + place.repeat(turn.frames, 1)
         allowed = None if turn.mask is None else turn.mask.repeat_interleave(tokens, 1).repeat_interleave(tokens, 2)

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# What needs a GPU. From the root of the repository; each training fits an H200's ten minutes, about 40 in all.
+# What needs a GPU, from the root of the repository. Not run, and not timed.
 set -euo pipefail
 task1-train --config task5_video/configs/image64.yaml --run.name image64
 task5-train --config task5_video/configs/two_digits.yaml --run.name two-digits

@@ -68,7 +68,7 @@ def test_an_image_model_says_what_it_is(stage):
 def test_a_config_becomes_that_of_the_image_model_and_keeps_what_is_the_videos(stage):
     number, image, _ = stage
     mine = ConditionConfig(label="vanilla", dropout=0.37, together=False)
-    config = as_image(Config(condition=mine, diffusion=DiffusionConfig(predict="eps", loss="l1")), image)
+    config = as_image(Config(condition=mine, diffusion=DiffusionConfig(loss="l1")), image)
     assert config.network == ("dit" if number == 4 else "unet")
     assert getattr(config, config.network) == image.network and config.schedule == image.schedule
     assert (config.diffusion.predict, config.diffusion.loss) == (image.predict, "l1")
@@ -78,6 +78,15 @@ def test_a_config_becomes_that_of_the_image_model_and_keeps_what_is_the_videos(s
         assert config.text == image.text
     else:
         assert config.condition == mine
+
+
+def test_what_an_image_model_is_cannot_be_asked_for_otherwise(tmp_path):
+    image = read_image(written(tmp_path))
+    other = "eps" if image.predict != "eps" else "x0"
+    with pytest.raises(UserError, match=f"has diffusion.predict {image.predict}, and so has what is made from it"):
+        as_image(Config(diffusion=DiffusionConfig(predict=other)), image)
+    with pytest.raises(UserError, match="has network unet, and so has"):
+        as_image(Config(network="dit"), image)
 
 
 @pytest.mark.parametrize("attention", ["temporal", "full"])
