@@ -91,7 +91,8 @@ def test_weights_are_small_and_never_pickled():
         assert path.suffix not in {".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".bin"}, f"{path} may be a pickle"
         if path.suffix == ".safetensors":
             sizes[path.relative_to(ROOT).parts[0]] += path.stat().st_size
-    assert not {top: size for top, size in sizes.items() if size > (1e6 if top == "shared" else 8e6)}
+    # shared holds two judges, of images and of clips
+    assert not {top: size for top, size in sizes.items() if size > (1.5e6 if top == "shared" else 8e6)}
 
 
 def test_no_file_names_a_place_on_one_machine():

@@ -20,7 +20,8 @@ ROOT = Path(shared.__file__).parents[1]
 STAGES = [
     (f"{path.parent.name}.{path.stem}", config, base)
     for path, config, base in [
-        *((path, "SampleConfig", SampleOptions) for path in sorted(ROOT.glob("task*/sample.py"))),
+        *((path, "SampleConfig", SampleOptions) for path in sorted(ROOT.glob("task[1-4]*/sample.py"))),
+        *((path, "SampleConfig", DrawOptions) for path in sorted(ROOT.glob("task5*/sample.py"))),  # films, not pictures
         *((path, "EvaluateConfig", EvaluateOptions) for path in sorted(ROOT.glob("task*/evaluate.py"))),
     ]
 ]

@@ -103,7 +103,7 @@ def save_frames(clip: Tensor, folder: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def films(tmp_path_factory) -> Path:
-    """Films of 16×16 pixels, with a white margin of 2, and 6 frames: videos, GIFs and a folder, dark and light ones."""
+    """Films of 12×12 pixels and 6 frames: videos, GIFs and a folder of frames, dark and light ones."""
     folder = tmp_path_factory.mktemp("films")
     for name, shade in (("dark", -0.8), ("light", 0.2)):
         for i in range(3):

@@ -169,7 +169,7 @@ def test_films_that_are_too_short_or_of_several_sizes(folder):
     assert of_films("--data.stride", 2).says(1, "none of 2 videos has the 7 frames")
     save_frames(film(-0.5, side=8), folder / "small")
     ended = of_films()
-    assert ended.says(1, "16×16", "12×12", "bring all videos to one size", "--data.size 64")
+    assert ended.says(1, "12×12", "8×8", "bring all videos to one size", "--data.size 64")
     assert not Path("runs").exists()
     ended = of_films("--data.size", 8, "--run.name", "r").well()
     assert [line for line in ended.err.splitlines() if "short.gif" in line] == ["left out: f/short.gif (3 frames)"]
@@ -311,7 +311,7 @@ def test_given_films_of_another_shape(own_module, here):
     save_frames(film(-0.5, side=12), Path("film"))
     options = ["--run", "runs/task5/r", "--given", "film", "--given-frames", 1, "--method", "replacement"]
     ended = do_sample(*options, "--n", 1)
-    assert ended.says(1, "film is 16×16 pixels, and the model's frames are 12×8: bring it to that size")
+    assert ended.says(1, "film is 12×12 pixels, and the model's frames are 12×8: bring it to that size")
     Path("odd").mkdir()
     for i, side in enumerate((12, 13)):
         Image.new("L", (side, 8)).save(f"odd/{i}.png")
