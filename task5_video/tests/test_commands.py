@@ -137,11 +137,11 @@ def test_a_runs_pictures_show_the_averaged_weights(by_class, digits):
     for f, page in enumerate(pages):
         for i in range(10):
             top, left = 2 + i // 4 * 34, 2 + i % 4 * 34
-            assert np.abs(page[top : top + 32, left : left + 32] - shades(clips[i : i + 1], 0)[f]).max() <= 1
+            assert np.abs(page[top : top + 32, left : left + 32] - shades(clips[i : i + 1])[f]).max() <= 1
     with Image.open(by_class / "samples" / "step-00000004.png") as sheet:
         assert sheet.size == (4 * 34 + 2, 8 * 34 + 2)
         rows = np.asarray(sheet.convert("L"), dtype=float)
-    assert np.abs(rows[2 + 34 * 3 :, 2 + 34 * 2 :][:32, :32] - shades(clips[3:4], 0)[2]).max() <= 1
+    assert np.abs(rows[2 + 34 * 3 :, 2 + 34 * 2 :][:32, :32] - shades(clips[3:4])[2]).max() <= 1
 
 
 def moved(run: Path) -> dict[str, bool]:
@@ -423,7 +423,7 @@ def test_films_of_a_class(by_class, digits, here):
     with Image.open("samples/sheet.png") as sheet:
         rows = np.asarray(sheet.convert("L"), dtype=float)
     assert rows.shape == (2 * 34 + 2, 4 * 34 + 2)
-    assert np.abs(rows[36:68, 70:102] - shades(clips[1:], 0)[2]).max() <= 1
+    assert np.abs(rows[36:68, 70:102] - shades(clips[1:])[2]).max() <= 1
 
 
 def test_all_classes_in_turn_single_clips_and_size(by_class, digits, here):
@@ -575,9 +575,9 @@ def test_clips_that_the_model_was_not_trained_on(by_class, digits, here):
     how = {"method": "conditional", "weight": 10.0}
     expected = predicted(digits, real[:, :, :3], digits.told(3, label=labels), 0, **how)
     pages = pages_of("samples/clips.gif")
-    assert len(pages) == 4 and np.abs(pages[2][2:34, 2:34] - shades(real[:1], 0)[2]).max() <= 1
+    assert len(pages) == 4 and np.abs(pages[2][2:34, 2:34] - shades(real[:1])[2]).max() <= 1
     top, left = 36, 2  # the third, in the second row of two
-    assert np.abs(pages[3][top : top + 32, left : left + 32] - shades(expected[2:], 0)[3]).max() <= 1
+    assert np.abs(pages[3][top : top + 32, left : left + 32] - shades(expected[2:])[3]).max() <= 1
 
 
 def test_what_lies_between_two_pictures(by_class, digits, here):
