@@ -20,6 +20,7 @@ def rolling(denoise: Denoiser) -> Denoiser:
 
     def rolled(xt: Tensor, t: Tensor) -> Denoised:
         by = round(next(calls) * GOLDEN * xt.shape[2]) % xt.shape[2]
-        return Denoised(*(part.roll(-by, 2) for part in denoise(xt.roll(by, 2), t)))
+        denoised = denoise(xt.roll(by, 2), t)
+        return Denoised(denoised.x0.roll(-by, 2), denoised.eps.roll(-by, 2))
 
     return rolled

@@ -13,7 +13,16 @@ Schedule = Literal["linear", "quadratic", "cosine", "sigmoid", "sigmoid_alpha_ba
 Prediction = Literal["eps", "x0", "v", "velocity"]
 Spacing = Literal["trailing", "leading", "linspace", "quadratic"]
 Sampler = Literal[
-    "ddpm", "ddpm_large", "ddim", "dpm_solver_pp", "heun", "euler_ancestral", "flow_euler", "flow_heun", "consistency"
+    "ddpm",
+    "ddpm_large",
+    "ddpm_learned",
+    "ddim",
+    "dpm_solver_pp",
+    "heun",
+    "euler_ancestral",
+    "flow_euler",
+    "flow_heun",
+    "consistency",
 ]
 
 # A stranger's config may ask for any number: of more levels the tables fill the memory, and further times are all one.
@@ -58,6 +67,21 @@ class DiffusionConfig:
     """of logit_normal, the logit of the middle: above 0 there is more noise"""
     time_deviation: PositiveFloat = 1.0
     """of logit_normal, how wide it is"""
+
+
+@dataclass
+class BoundConfig:
+    """The variational bound: what is known of the variance of a step down, and how much of the loss the bound is."""
+
+    variance: Literal["small", "large", "learned"] = "small"
+    """of a step: fixed at the smallest or largest that it can be, or learned between them by twice as many outputs"""
+    objective: Literal["simple", "vlb", "hybrid"] = "simple"
+    """the loss: diffusion's own, the bound in bits/dim, or the first and a small share of the second, which then
+    teaches the learned variance alone"""
+    share: PositiveFloat = 0.001
+    """of the bound in hybrid"""
+    loss_aware: bool = False
+    """ask more often at those times where the loss is large, and count it less: for vlb, whose terms differ widely"""
 
 
 @dataclass

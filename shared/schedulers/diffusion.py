@@ -16,10 +16,15 @@ from shared.schedulers.noise import NoiseSchedule
 
 
 class Denoised(NamedTuple):
-    """What a network believes about xt, always with xt = alpha x0 + sigma eps."""
+    """What a network believes about xt, always with xt = alpha x0 + sigma eps.
+
+    And, where it has learned that (`bound.py`), of the variance of a step down: where its logarithm lies between those
+    of the smallest (0) and the largest (1) that the step can have. So it holds for a step of any length.
+    """
 
     x0: Tensor
     eps: Tensor
+    log_variance: Tensor | None = None  # x0's shape
 
 
 Denoiser = Callable[[Tensor, Tensor], Denoised]  # (xt, t) -> Denoised; t is one time for the whole batch, or (B,)
@@ -157,14 +162,23 @@ class Diffusion:
             t = self.draw_times(len(x0), x0.device)
         if eps is None:
             eps = torch.randn_like(x0)
-        out = model(self.add_noise(x0, eps, t), t, cond)
-        error = ELEMENT_LOSSES[self.config.loss](out.to(x0.dtype), self.target(x0, eps, t), reduction="none")
+        return self.error(model(self.add_noise(x0, eps, t), t, cond), x0, eps, t, mask)
+
+    def error(self, out: Tensor, x0: Tensor, eps: Tensor, t: Tensor, mask: Tensor | None = None) -> Tensor:
+        """The loss of each sample, (B,), for what the network has answered. Arguments as for `loss`."""
+        error = ELEMENT_LOSSES[self.config.loss](
+            self.predicted(out).to(x0.dtype), self.target(x0, eps, t), reduction="none"
+        )
         if mask is None:
             per_sample = error.flatten(1).mean(1)
         else:
             mask = mask.expand_as(error).flatten(1)
             per_sample = (error.flatten(1) * mask).sum(1) / mask.sum(1).clamp(min=1)
         return per_sample * self.weight(t)
+
+    def predicted(self, out: Tensor) -> Tensor:
+        """The part of the output that answers to `target`: here, all of it."""
+        return out
 
     def denoiser(self, model: Network, cond: dict[str, Tensor]) -> Denoiser:
         """The network and its condition as a function of (xt, t) alone."""

@@ -124,7 +124,7 @@ def within(schedule: NoiseSchedule, interval: tuple[float, float], inside: Denoi
             return outside(xt, t)
         chosen = chosen.to(xt.device).reshape(-1, *(1,) * (xt.ndim - 1))
         pairs = zip(inside(xt, t), outside(xt, t), strict=True)
-        return Denoised(*(torch.where(chosen, there, elsewhere) for there, elsewhere in pairs))
+        return Denoised(*(None if there is None else torch.where(chosen, there, other) for there, other in pairs))
 
     return denoise
 
@@ -143,8 +143,8 @@ def blend(strong: Denoiser, weak: Denoiser, scale: float) -> Denoiser:
         return strong if scale == 1 else weak
 
     def denoise(xt: Tensor, t: Tensor) -> Denoised:
-        pairs = zip(strong(xt, t), weak(xt, t), strict=True)
-        return Denoised(*(lerp(a, b, scale) for a, b in pairs))
+        a, b = strong(xt, t), weak(xt, t)
+        return a._replace(x0=lerp(a.x0, b.x0, scale), eps=lerp(a.eps, b.eps, scale))  # a variance is the strong one's
 
     return denoise
 
@@ -183,14 +183,15 @@ def classifier_guided(
 
     @torch.no_grad()
     def guided_denoise(xt: Tensor, t: Tensor) -> Denoised:
-        x0, eps = denoise(xt, t)
+        denoised = denoise(xt, t)
+        x0, eps = denoised.x0, denoised.eps
         alpha, sigma = schedule.level(t)
         signal = alpha > 0
         if not signal.any():
-            return Denoised(x0, eps)
+            return denoised
         pull = scale * gradient(log_probability, xt, t.to(xt.device).expand(len(xt)))
         pull = torch.where(expand(signal, xt) > 0, pull, 0.0)
         per_x0 = sigma**2 / alpha.where(signal, 1)
-        return Denoised(x0 + expand(per_x0, xt) * pull, eps - expand(sigma, xt) * pull)
+        return denoised._replace(x0=x0 + expand(per_x0, xt) * pull, eps=eps - expand(sigma, xt) * pull)
 
     return guided_denoise

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from shared.schedulers.diffusion import Denoised, Denoiser, expand
 from shared.schedulers.noise import NoiseSchedule
-from shared.schedulers.samplers import Noise
+from shared.schedulers.steps import Noise
 
 
 def kept(denoise: Denoiser, schedule: NoiseSchedule, known: Tensor, mask: Tensor) -> Denoiser:
@@ -23,7 +23,7 @@ def kept(denoise: Denoiser, schedule: NoiseSchedule, known: Tensor, mask: Tensor
         denoised = denoise(xt, t)
         x0 = torch.where(mask, known, denoised.x0)
         alpha, sigma = (expand(rate, xt) for rate in schedule.level(t))
-        return Denoised(x0, torch.where(mask, (xt - alpha * x0) / sigma, denoised.eps))
+        return denoised._replace(x0=x0, eps=torch.where(mask, (xt - alpha * x0) / sigma, denoised.eps))
 
     return kept_denoise
 

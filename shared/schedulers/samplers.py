@@ -8,7 +8,7 @@ Times are float64 on the CPU, rates float64 where the schedule is; only what mul
 into the image's type. alpha may be 0 at T, and nothing divides by it there.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
@@ -17,8 +17,7 @@ from torch import Tensor
 from shared.schedulers.config import SamplingConfig
 from shared.schedulers.diffusion import Denoised, Denoiser, expand
 from shared.schedulers.noise import NoiseSchedule
-
-Noise = Callable[[Tensor], Tensor]  # standard normal noise of the given tensor's shape
+from shared.schedulers.steps import Noise, Variance, ddim_step, ddpm_step
 
 
 class Step(NamedTuple):
@@ -38,62 +37,12 @@ def clamped(denoise: Denoiser, schedule: NoiseSchedule, limit: float = 1.0) -> D
     """
 
     def clamped_denoise(xt: Tensor, t: Tensor) -> Denoised:
-        x0 = denoise(xt, t).x0.clamp(-limit, limit)
+        denoised = denoise(xt, t)
+        x0 = denoised.x0.clamp(-limit, limit)
         alpha, sigma = (expand(rate, xt) for rate in schedule.level(t))
-        return Denoised(x0, (xt - alpha * x0) / sigma)
+        return denoised._replace(x0=x0, eps=(xt - alpha * x0) / sigma)
 
     return clamped_denoise
-
-
-# --- one step from t down to s, as pure functions -----------------------------------------------------------
-
-
-def _posterior_variance(schedule: NoiseSchedule, t: Tensor, s: Tensor) -> tuple[Tensor, Tensor]:
-    """Variance added from s up to t (the "beta" of a long step), and that of xs when xt and x0 are known."""
-    (alpha_t, sigma_t), (alpha_s, sigma_s) = schedule.level(t), schedule.level(s)
-    added = sigma_t**2 - (alpha_t / alpha_s) ** 2 * sigma_s**2
-    return added, added * sigma_s**2 / sigma_t**2
-
-
-def ddpm_step(
-    schedule: NoiseSchedule, xt: Tensor, denoised: Denoised, t: Tensor, s: Tensor, variance: str, noise: Noise
-) -> Tensor:
-    """Draw xs from q(xs | xt, x0). DDPM, eqs. (6) and (7), for any s < t (its s is t - 1).
-
-    Args:
-        schedule: the noise schedule.
-        xt: data at time t.
-        denoised: what the denoiser says of it.
-        t: the time it is at.
-        s: the time to go to; nothing is drawn at s = 0.
-        variance: "small" is the posterior's, right if the data were a point; "large" is beta, right if they
-            were standard normal. DDPM, section 3.2.
-        noise: where standard normal noise comes from.
-    """
-    (alpha_t, sigma_t), (alpha_s, sigma_s) = schedule.level(t), schedule.level(s)
-    added, small = _posterior_variance(schedule, t, s)
-    mean = (alpha_t / alpha_s * sigma_s**2 / sigma_t**2).to(xt) * xt + (alpha_s * added / sigma_t**2).to(
-        xt
-    ) * denoised.x0
-    if s == 0:
-        return mean
-    deviation = {"small": small, "large": added}[variance].sqrt()
-    return mean + deviation.to(xt) * noise(xt)
-
-
-def ddim_step(
-    schedule: NoiseSchedule, xt: Tensor, denoised: Denoised, t: Tensor, s: Tensor, eta: float, noise: Noise
-) -> Tensor:
-    """Go from t to s along the predicted x0 and eps, a share of eps replaced by fresh noise. DDIM, eq. (12).
-
-    With eta = 0 also upwards (s > t): inversion. With eta = 1 each step has DDPM's small variance, eq. (16).
-    """
-    alpha_s, sigma_s = schedule.level(s)
-    if eta == 0 or s == 0:
-        return alpha_s.to(xt) * denoised.x0 + sigma_s.to(xt) * denoised.eps
-    fresh = eta * _posterior_variance(schedule, t, s)[1].sqrt()
-    kept = (sigma_s**2 - fresh**2).clamp(min=0).sqrt()
-    return alpha_s.to(xt) * denoised.x0 + kept.to(xt) * denoised.eps + fresh.to(xt) * noise(xt)
 
 
 # --- the samplers -------------------------------------------------------------------------------------------
@@ -106,7 +55,7 @@ def ddpm(
     x: Tensor,
     times: Tensor,
     *,
-    variance: str = "small",
+    variance: Variance = "small",
     noise: Noise = torch.randn_like,
 ) -> Iterator[Step]:
     """Ancestral sampling. DDPM, algorithm 2, over any falling `times` that end at 0."""
@@ -260,6 +209,7 @@ def consistency(
 SAMPLERS = {
     "ddpm": lambda config: (ddpm, {"variance": "small"}),
     "ddpm_large": lambda config: (ddpm, {"variance": "large"}),
+    "ddpm_learned": lambda config: (ddpm, {"variance": "learned"}),
     "ddim": lambda config: (ddim, {"eta": config.eta}),
     "euler_ancestral": lambda config: (euler_ancestral, {}),
     "heun": lambda config: (heun, {}),
@@ -276,15 +226,18 @@ def sampler_steps(
     x: Tensor,
     config: SamplingConfig,
     noise: Noise = torch.randn_like,
+    times: Tensor | None = None,
 ) -> Iterator[Step]:
     """Run the sampler that a config names, from noise x (B, ...) at the first of its times.
+
+    `times` are other ones than the config's, falling to 0: from the middle, say.
 
     Raises:
         ValueError: more steps than the schedule has levels, or an eta outside [0, 1].
     """
     if not 0 <= config.eta <= 1:
         raise ValueError(f"eta is {config.eta}; it must lie between 0 (deterministic) and 1 (DDPM's noise)")
-    times = schedule.times(config.steps, config.spacing)
+    times = schedule.times(config.steps, config.spacing) if times is None else times
     if config.clamp:
         denoise = clamped(denoise, schedule)
     sampler, options = SAMPLERS[config.sampler](config)

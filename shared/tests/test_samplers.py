@@ -25,7 +25,7 @@ from shared.schedulers.samplers import (
 )
 from shared.tests.gaussian import Gaussian
 
-SAMPLERS = get_args(Sampler)
+SAMPLERS = [name for name in get_args(Sampler) if name != "ddpm_learned"]  # that one: test_bound.py
 SCHEDULES = get_args(Schedule)
 SHAPE = (3, 1, 2, 5)
 
@@ -222,7 +222,7 @@ def test_samples_have_the_mean_and_variance_that_theory_says(sampler, options):
     x = torch.randn(count, 3)
 
     def denoise(xt, t):
-        return Denoised(*(part.float() for part in data.denoise(xt, t)))
+        return Denoised(*(part.float() for part in data.denoise(xt, t)[:2]))
 
     x = last(sampler(denoise, data.schedule, x, data.schedule.times(10), **options)).x
     assert x.dtype == torch.float32
