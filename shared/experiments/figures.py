@@ -21,9 +21,21 @@ class Figure:
 
 FIGURES: dict[str, Figure] = {
     # Distances between sets of images or videos.
+    # A floor is the same figure of as many real images; a deviation is over KID's subsets, and over the score's splits.
     "fid": Figure("FID", "lower", ".2f"),
+    "fid_floor": Figure("FID of real images", None, ".2f"),
     "kid": Figure("KID", "lower", ".4f"),
+    "kid_deviation": Figure("KID, deviation", None, ".4f"),
+    "kid_floor": Figure("KID of real images", None, ".4f"),
+    "kid_deviation_floor": Figure("KID of real images, deviation", None, ".4f"),
     "inception_score": Figure("Inception Score", "higher", ".2f"),
+    "inception_score_deviation": Figure("Inception Score, deviation", None, ".2f"),
+    "inception_score_floor": Figure("Inception Score of real images", None, ".2f"),
+    "inception_score_deviation_floor": Figure("Inception Score of real images, deviation", None, ".2f"),
+    "precision": Figure("precision", "higher", ".3f"),
+    "precision_floor": Figure("precision of real images", None, ".3f"),
+    "recall": Figure("recall", "higher", ".3f"),
+    "recall_floor": Figure("recall of real images", None, ".3f"),
     "fvd": Figure("FVD", "lower", ".2f"),
     # The digit judge's: see `shared/metrics/judge`. The floor is the distance between two sets of real digits.
     "judge_confident": Figure("confident (≥ 0.9)", "higher", ".1%"),
