@@ -12,7 +12,7 @@ from jsonargparse.typing import ClosedUnitInterval, PositiveInt
 
 from shared.errors import UserError
 from shared.schedulers.config import GuidanceConfig, Sampler, Spacing
-from shared.training.config import Seed
+from shared.training.config import Seed, Weights
 
 
 @dataclass
@@ -21,8 +21,8 @@ class DrawOptions:
 
     run: str | None = None
     """a run's folder, a checkpoint file, or "latest"; default: the model that comes with the package"""
-    weights: Literal["ema", "model", "swa"] = "ema"
-    """the averaged weights, the raw ones, or the equally weighted average"""
+    weights: Weights = "ema"
+    """ema, model (the raw ones), swa, or what else the run keeps: ema-0.99, post-hoc-0.1 (see AveragesConfig)"""
     n: PositiveInt = 64
     """number of images"""
     seed: Seed = 0

@@ -102,6 +102,26 @@ def test_every_option_about_sampling_is_among_them():
     assert about == set(GIVEN)
 
 
+@pytest.mark.parametrize("weights", ["model", "ema", "swa", "ema-0.99", "ema-1e-05", "profile-0.05", "post-hoc-0.10"])
+def test_names_of_weights(weights):
+    parser = Parser(prog="x")
+    parser.add_class_arguments(DrawOptions)
+    assert parser.parse_args(["--weights", weights]).weights == weights
+
+
+@pytest.mark.parametrize(
+    "weights", ["raw", "", "ema-", "ema-x", "post-hoc", "post-hoc--1", "profile", "model.x", "EMA"]
+)
+def test_what_weights_are_never_called(weights, capsys):
+    """Said before anything is loaded, with what they may be called."""
+    parser = Parser(prog="x")
+    parser.add_class_arguments(DrawOptions)
+    with pytest.raises(SystemExit) as ended:
+        parser.parse_args(["--weights", weights])
+    said = capsys.readouterr().err
+    assert ended.value.code == 2 and "weights" in said and "say ema, model, swa" in said
+
+
 @pytest.mark.parametrize(
     ("asked", "there", "taken"),
     [

@@ -56,6 +56,32 @@ def test_warm_up_forgets_the_first_weights():
     assert np.linalg.norm(ema - course[-1]) < np.linalg.norm(fixed - course[-1]) / 2
 
 
+def test_each_decay_is_an_average_of_its_own():
+    """Beside the others it is what it is alone; its name says its decay as it was given."""
+    decays = (0.0, 0.5, 0.99)
+    course, averages = walk(30, AveragesConfig(ema=0.999, more=decays, swa_start=1))
+    assert list(averages.models) == ["ema", "ema-0.0", "ema-0.5", "ema-0.99", "swa"]
+    for name, decay in zip(averages.models, (0.999, *decays), strict=False):
+        assert np.allclose(weights(averages.network(name)), ema_of(course, decay), rtol=1e-5, atol=1e-6)
+    assert [averages.counts()[name] for name in averages.models if name != "swa"] == [30] * 4
+
+
+@pytest.mark.parametrize("width", [0.05, 0.25])
+def test_a_power_average_follows_its_recursion(width):
+    """Karras 2024, eq. (2), with γ by bisection of its width."""
+    low, high = 0.0, 1e6
+    while high - low > 1e-12 * high:
+        gamma = (low + high) / 2
+        wide = (gamma + 1) / ((gamma + 2) ** 2 * (gamma + 3)) > width**2
+        low, high = (gamma, high) if wide else (low, gamma)
+    course, averages = walk(30, AveragesConfig(profiles=(width,)))
+    average = np.zeros_like(course[0])
+    for t, w in enumerate(course, start=1):
+        beta = (1 - 1 / t) ** (gamma + 1)
+        average = beta * average + (1 - beta) * w
+    assert np.allclose(weights(averages.network(f"profile-{width}")), average, rtol=1e-5, atol=1e-6)
+
+
 @pytest.mark.parametrize(("start", "every"), [(1, 1), (3, 1), (2, 4), (0, 5)])
 def test_swa_is_the_plain_mean(start, every):
     course, averages = walk(14, AveragesConfig(swa_start=start, swa_every=every))

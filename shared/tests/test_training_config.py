@@ -28,7 +28,7 @@ OPTIMIZER = {
     "step_epochs": (1, {"schedule": "step", "step_size": 100}),
     "gamma": (0.5, {"schedule": "step", "step_size": 2}),
 }
-AVERAGES = {"ema": 0.1, "swa_start": 3, "swa_every": 1}
+AVERAGES = {"ema": 0.1, "more": (0.5,), "swa_start": 3, "swa_every": 1, "profiles": (0.1,)}
 TRAIN = {
     "steps": 5,
     "batch": 3,
@@ -50,6 +50,7 @@ ELSEWHERE = {
     "save_epochs": "test_processes.py",
     "keep": "here",
 }
+AVERAGES_ELSEWHERE = {"snapshot_every": "test_posthoc.py"}
 
 
 def names(config: type) -> set[str]:
@@ -59,7 +60,7 @@ def names(config: type) -> set[str]:
 
 def test_every_field_is_listed_here():
     assert names(OptimizerConfig) == set(OPTIMIZER)
-    assert names(AveragesConfig) == set(AVERAGES)
+    assert names(AveragesConfig) == set(AVERAGES) | set(AVERAGES_ELSEWHERE)
     assert names(TrainConfig) == set(TRAIN) | set(ELSEWHERE)
 
 

@@ -1,6 +1,6 @@
 """The smallest things that the training loop can train: they make a step cost about a millisecond."""
 
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -73,7 +73,7 @@ class Run:
 def part(dropout: float = 0.0, loss=loss, **options: Any) -> Part:
     """The same first weights at each call; `options` are fields of the optimizer's and the averages' configs."""
     torch.manual_seed(3)
-    averages = {name: options.pop(name) for name in ("ema", "swa_start", "swa_every") if name in options}
+    averages = {field.name: options.pop(field.name) for field in fields(AveragesConfig) if field.name in options}
     return Part(Net(dropout=dropout), loss, OptimizerConfig(**options), AveragesConfig(**averages))
 
 

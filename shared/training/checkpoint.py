@@ -1,8 +1,9 @@
 """Introduced in task 1; used by tasks 1, 2, 3, 4, 5.
 
-A checkpoint is one safetensors file: tensors under `model.`, `ema.`, `swa.` and `optimizer.`, and in its header, as
-JSON, the step, the config and whatever else is a number. One file means one rename, so a save can be killed anywhere.
-Nothing in it is ever unpickled. A committed model is the same file with fewer tensors.
+A checkpoint is one safetensors file: tensors under `model.`, `ema.` and other averages' names, and `optimizer.`, and in
+its header, as JSON, the step, the config and whatever else is a number. One file means one rename, so a save can be
+killed anywhere. Nothing in it is ever unpickled. A committed model is the same file with fewer tensors, and so is a
+snapshot of averages.
 
 safetensors does not see a bit that a disk or a copy has turned. The header therefore holds a digest of each tensor, and
 one of the JSON, and what is read is compared with them.
@@ -147,9 +148,9 @@ def read_tensors(path: Path, prefix: str) -> dict[str, Tensor]:
 class Checkpoints:
     """The checkpoints of one run: `step-00001000.safetensors` and so on in a folder."""
 
-    def __init__(self, folder: Path, keep: int = 2):
-        """In `folder`, which is made; all but the newest `keep` are deleted as new ones come."""
-        self.folder, self.keep = folder, max(keep, 1)
+    def __init__(self, folder: Path, keep: int | None = 2):
+        """In `folder`, which is made; all but the newest `keep` are deleted as new ones come; None keeps all."""
+        self.folder, self.keep = folder, keep
 
     def all(self) -> list[Path]:
         """Every checkpoint, oldest first. Each of them is whole."""
@@ -185,16 +186,34 @@ class Checkpoints:
                 tensors |= gathered(f"{prefix}optimizer", state)
             own = {"averages": part.averages.counts(), "optimizer": numbers}
             facts |= {part.name: own} if part.name else own
+        return self._write(n, tensors, facts)
+
+    def save_profiles(self, n: int, part: Savable, config: dict[str, Any]) -> Path:
+        """Save a snapshot of a part's power-function averages after step n: these alone, for `posthoc.py`.
+
+        In float32, as narrow widths are differences of snapshots with factors of 10 and more: what float16 rounds off
+        would then be larger than what distinguishes two averages.
+
+        Raises:
+            OSError: it could not be written; whatever was there still is.
+        """
+        tensors, counts = {}, part.averages.counts()
+        for name in part.averages.profiles:
+            tensors |= gathered(name, part.averages.network(name).state_dict())
+        counts = {name: counts[name] for name in part.averages.profiles}
+        return self._write(n, tensors, {"step": n, "config": config, "averages": counts})
+
+    def _write(self, n: int, tensors: dict[str, Tensor], facts: dict[str, Any]) -> Path:
         path = self.folder / f"step-{n:08d}.safetensors"
-        first(lambda: self._write(path, tensors, facts))
+        first(lambda: self._write_first(path, tensors, facts))
         return path
 
-    def _write(self, path: Path, tensors: dict[str, Tensor], facts: dict[str, Any]) -> None:
+    def _write_first(self, path: Path, tensors: dict[str, Tensor], facts: dict[str, Any]) -> None:
         self.folder.mkdir(exist_ok=True)  # without parents: a run that was removed does not come back as a ghost
         for leftover in self.folder.glob(partial(Path("*")).name):  # of a save that was killed
             leftover.unlink()
         write_checkpoint(path, tensors, facts)
-        for old in self.all()[: -self.keep]:
+        for old in self.all()[: -max(self.keep, 1)] if self.keep is not None else []:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(old)
 

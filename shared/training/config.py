@@ -3,6 +3,7 @@
 What can be configured about training; free of torch, so that `--help` answers at once.
 """
 
+import re
 from dataclasses import dataclass
 from typing import Literal
 
@@ -11,6 +12,7 @@ from jsonargparse.typing import (
     NonNegativeFloat,
     NonNegativeInt,
     PositiveInt,
+    extend_base_type,
     restricted_number_type,
 )
 
@@ -18,6 +20,21 @@ from shared.blocks.config import Decay
 
 Rate = restricted_number_type("Rate", float, [(">", 0), ("<", 1e38)])  # float32 holds no more
 Seed = restricted_number_type("Seed", int, [(">=", 0), ("<", 2**32)])
+# The standard deviation of a power function on [0, 1], which is at most that of the plain mean, 1/√12.
+Width = restricted_number_type("Width", float, [(">=", 0.001), ("<=", 0.288)])
+
+NUMBER = r"\d+(?:\.\d+)?(?:e-\d+)?"
+STORED = re.compile(rf"(?:model|swa|ema(?:-{NUMBER})?|profile-{NUMBER})(?![^.])")  # at the start of a tensor's name
+POST_HOC = re.compile(rf"post-hoc-({NUMBER})")
+
+
+def check_name(_: type, name: str) -> None:
+    """Raise ValueError if weights are never called so. Which of them a run has, its checkpoint says."""
+    if not STORED.fullmatch(name) and not POST_HOC.fullmatch(name):
+        raise ValueError(f"{name} are no weights: say ema, model, swa, such as ema-0.99, or such as post-hoc-0.1")
+
+
+Weights = extend_base_type("Weights", str, check_name)
 
 
 @dataclass
@@ -56,10 +73,17 @@ class AveragesConfig:
 
     ema: ClosedUnitInterval = 0.999
     """decay of the exponential moving average; it starts low and rises to this (see `averages.py`)"""
+    more: tuple[Decay, ...] = ()
+    """decays of further such averages, kept beside it: 0.99 makes the weights ema-0.99"""
     swa_start: NonNegativeInt | None = None
     """optimizer step from which an equally weighted average (SWA) is kept as well; none by default"""
     swa_every: PositiveInt = 100
     """optimizer steps between two weights that SWA takes in"""
+    profiles: tuple[Width, ...] = ()
+    """widths of power-function averages, as shares of the training, from whose snapshots any other is made afterwards:
+    post-hoc-0.15; two of them, such as 0.05 and 0.1"""
+    snapshot_every: PositiveInt = 200
+    """optimizer steps between two snapshots of the profiles; all are kept: 16 to 64 in a training serve well"""
 
 
 @dataclass

@@ -218,6 +218,9 @@ def train(
                 run.log(step.n, figures)
             # read once, and the same for all: a signal after this line waits for the next step's save
             stopping = largest(interrupt.received or 0)
+            if trained[0].averages.snapshot_due(step.n):  # before the checkpoint: none is there without those before it
+                trained[0].check(step.n)
+                Checkpoints(run.folder / "averages", keep=None).save_profiles(step.n, trained[0], run.config)
             if step.every(config.save_every) or step.last or stopping:
                 for part in trained:
                     part.check(step.n)

@@ -11,6 +11,8 @@ from torch import Tensor
 
 from shared.errors import UserError
 from shared.training.checkpoint import Checkpoints, read_facts, read_tensors, write_checkpoint
+from shared.training.config import STORED
+from shared.training.posthoc import fitted, fitting, kept_by, reconstruct, width_named
 from shared.training.state import prefixed
 
 
@@ -22,18 +24,58 @@ def newest(source: Path) -> Path:
 def read_weights(source: Path, weights: str = "ema") -> tuple[dict[str, Tensor], Path]:
     """One set of weights of a run's newest checkpoint, or of a file; and that file's path.
 
+    Args:
+        source: a run's folder, a checkpoint, or a snapshot of profiles.
+        weights: one of `available`; or "post-hoc-0.12", an average of any width made of snapshots.
+
     Raises:
-        UserError: there is no checkpoint, or it lacks these weights.
+        UserError: there is no checkpoint, it lacks these weights, or they cannot be made of what there is.
     """
     path = newest(source)
-    state = read_tensors(path, weights)
+    if (width := width_named(weights)) is not None:
+        return reconstruct(fitted(path, width)), path
     if read_facts(path).get("averages", {}).get(weights) == 0:
         raise UserError(
             f"{path}: averages.swa_start was not reached yet, so that its {weights} weights are none: choose others"
         )
-    if not state:
-        raise UserError(f"{path} holds no {weights} weights: choose others with --weights")
-    return {name: tensor.float() for name, tensor in state.items()}, path
+    if weights not in (there := available(path)):
+        raise UserError(f"{path} holds no {weights} weights, only {', '.join(there)}: choose with --weights")
+    return {name: tensor.float() for name, tensor in read_tensors(path, weights).items()}, path
+
+
+def available(source: Path) -> list[str]:
+    """The names of all weights that a run's newest checkpoint, or a file, holds: the raw ones, then averages.
+
+    Of a run with profiles there are besides those of any width that `widths` names.
+
+    Raises:
+        UserError: there is no checkpoint.
+    """
+    facts = read_facts(newest(source))
+    found = {match[0] for name in facts["digests"] if (match := STORED.match(name))}
+    empty = {name for name, count in facts.get("averages", {}).items() if count == 0}
+    kinds = ("model", "ema", "swa", "profile")
+    return sorted(found - empty, key=lambda name: (kinds.index(name.partition("-")[0]), len(name) > 3, name))
+
+
+def widths(source: Path) -> list[float]:
+    """The widths, in steps of 0.005, of which a run or file can give post-hoc averages; none where it has no profiles.
+
+    Raises:
+        UserError: there is no checkpoint, or a snapshot is damaged.
+    """
+    path = newest(source)
+    return fitting(kept_by(path)) if any(name.startswith("profile-") for name in available(path)) else []
+
+
+def how_good(source: Path, weights: str) -> str | None:
+    """One line on how near made-up weights such as "post-hoc-0.12" come to kept ones; None of weights that were kept.
+
+    Raises:
+        UserError: as for `read_weights`.
+    """
+    width = width_named(weights)
+    return None if width is None else fitted(newest(source), width).told()
 
 
 def write_small(source: Path, file: Path) -> dict[str, Any]:
