@@ -189,7 +189,7 @@ def to_pixels(images: Tensor) -> Tensor:
 def features_of(network: Inception, images: Tensor, batch: int = 50, device: torch.device | str = "cpu") -> Features:
     """What the network, which is moved to `device`, says of images (N, 1 or 3, H, W): uint8, or floats in [-1, 1].
 
-    In float32 throughout, on every device: neither autocast nor TF32. About 10 images a second on one core of a CPU.
+    In float32 throughout, on every device: neither autocast nor TF32. Some 4 images a second on one core of a CPU.
 
     Raises:
         UserError: as for `to_pixels`; or the weights make numbers that are not finite.

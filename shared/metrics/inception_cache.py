@@ -1,6 +1,6 @@
 """Introduced in task 1; used by task 1.
 
-Inception's features of real images, kept: those of 50,000 take an hour on a CPU and are the same at every evaluation.
+Inception's features of real images, kept: those of 50,000 take hours on a CPU and are the same at every evaluation.
 """
 
 import hashlib
@@ -37,7 +37,7 @@ def cached_features(
     try:
         folder.mkdir(parents=True, exist_ok=True)
         write_features(path, key, found)
-    except (OSError, SafetensorError) as error:  # an hour's work is not lost with it
+    except (OSError, SafetensorError) as error:  # hours of work are not lost with it
         warnings.warn(f"the features are used, but not kept: cannot write {path} ({error})", stacklevel=2)
     return found
 

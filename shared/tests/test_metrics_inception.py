@@ -288,7 +288,8 @@ def test_features_that_cannot_be_kept_are_not_lost(network, images, features, tm
 
 
 def test_the_whole_path_ends_in_a_report(features):
-    dark, light = (Features(features.pooled[i], features.logits[i], features.weights) for i in (slice(5), slice(5, 10)))
+    narrow = features.pooled[:, ::32]  # eigenvalues of 2048 by 2048 take three seconds
+    dark, light = (Features(narrow[i], features.logits[i], features.weights) for i in (slice(5), slice(5, 10)))
     report = image_report(dark, light)
     assert report.figures["fid"] > 0 and report.figures["precision"] == report.figures["recall"] == 0
     assert report.floor is None and "not the published ones" in report.notes[0]
