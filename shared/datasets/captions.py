@@ -21,7 +21,6 @@ them where nothing else is. Each picture must have a caption in each of these la
 are the splits, as in any folder of images.
 """
 
-import math
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -33,11 +32,12 @@ from tqdm import tqdm
 
 from shared.datasets import folder
 from shared.datasets.caption_files import Said, read_folder
-from shared.datasets.captions_lmdb import Database, is_lmdb
+from shared.datasets.captions_lmdb import CaptionDatabase
 from shared.datasets.config import DataConfig
-from shared.datasets.images import ImageFolder, Images
+from shared.datasets.database import is_lmdb
+from shared.datasets.images import Images
 from shared.datasets.published import data_root
-from shared.datasets.sources import Tree, arrange, open_source
+from shared.datasets.sources import Source, arrange, open_source
 from shared.errors import UserError
 
 LANGUAGE = re.compile(r"[A-Za-z]{2,3}([-_][A-Za-z0-9]+)*")  # en, zh, zh-Hans; but neither "text" nor "file_name"
@@ -81,10 +81,9 @@ def load_captions(config: DataConfig) -> Captioned:
     """
     languages = checked_languages(config.languages)
     source, said_of = opened(found_root(config), languages)
-    entries, classes = arrange(source, config.split)
-    texts = chosen(source, [name for name, _ in entries], said_of, languages)
-    pictures = ImageFolder(source, entries, classes, config.channels or 3, config.size)
-    if len(pictures) * math.prod(pictures.shape) <= folder.IN_MEMORY:
+    texts = chosen(source, [name for name, _ in arrange(source, config.split)[0]], said_of, languages)
+    pictures = folder.arranged(source, config, share=0.0)  # another picture in its place would have another caption
+    if folder.held(pictures):
         return Captioned(folder.decoded(pictures), texts)
     if config.size is None:
         folder.check_sizes(pictures)
@@ -113,10 +112,10 @@ def found_root(config: DataConfig) -> Path:
     return root
 
 
-def opened(root: Path, languages: tuple[str, ...]) -> tuple[Tree | Database, Callable[[str], Said]]:
+def opened(root: Path, languages: tuple[str, ...]) -> tuple[Source, Callable[[str], Said]]:
     """Where pictures come from, and the function that tells what is said of each of its `names`."""
     if is_lmdb(root):
-        database = Database(root)
+        database = CaptionDatabase(root)
         return database, lambda name: database.said(name, languages)
     if not root.is_dir():
         raise UserError(f"{root} is neither a folder nor an LMDB: --data.root must name one, of images with captions")
@@ -126,7 +125,7 @@ def opened(root: Path, languages: tuple[str, ...]) -> tuple[Tree | Database, Cal
 
 
 def chosen(
-    source: Tree | Database, names: list[str], said_of: Callable[[str], Said], languages: tuple[str, ...]
+    source: Source, names: list[str], said_of: Callable[[str], Said], languages: tuple[str, ...]
 ) -> list[list[str]]:
     """The captions of each picture in the languages. Raises `UserError` where there is none in one of them."""
     quiet = True if len(names) < folder.SHOW_PROGRESS else None  # None: shown on a terminal only

@@ -14,13 +14,12 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 from torch import Tensor, from_numpy
-from torch.utils.data import Dataset
 
 from shared import _torchvision
 from shared.datasets.config import DataConfig
 from shared.datasets.decode import open_image
 from shared.datasets.published import data_root
-from shared.datasets.ranges import to_unit
+from shared.datasets.streamed import Streamed, Unreadable
 from shared.errors import UserError
 
 ALIGNED = (178, 218)  # width and height of the images
@@ -29,37 +28,43 @@ BOX = (89 - SIDE // 2, 121 - SIDE // 2, 89 + SIDE // 2, 121 + SIDE // 2)  # left
 PAGE = "mmlab.ie.cuhk.edu.hk/projects/CelebA.html"
 
 
-class Faces(Dataset):
+class Faces(Streamed):
     """Face images, decoded when asked for: `(x, {"attributes": (A,) long in {0, 1}})`, x (3, size, size) in [-1, 1].
 
-    `attributes` are the names of the A attributes, `shape` is that of x. The constructor decodes the first image, so
-    that a folder of nothing readable is reported at once.
+    `attributes` are the names of the A attributes, `shape` is that of x. The constructor decodes the first image that
+    can be read, so that a folder of nothing readable is reported at once.
     """
 
-    def __init__(self, folder: Path, names: list[str], values: Tensor, attributes: list[str], size: int) -> None:
-        """Files in a folder, `values` (N, A) of their attributes."""
+    def __init__(
+        self,
+        folder: Path,
+        names: list[str],
+        values: Tensor,
+        attributes: list[str],
+        size: int,
+        flip: bool = False,
+        share: float = 0.0,
+    ) -> None:
+        """Files in a folder, `values` (N, A) of their attributes; `share` of them may be unreadable."""
         if values.shape != (len(names), len(attributes)):
             expected = (len(names), len(attributes))
             raise ValueError(f"values must be {expected}, a row for each file, not {tuple(values.shape)}")
         self.folder, self.names, self.values = folder, names, values.long()
         self.attributes, self.size = attributes, size
-        self.shape: tuple[int, int, int] = tuple(self.pixels(0).shape)
+        super().__init__(len(names), share, flip)
 
-    def __len__(self) -> int:
-        return len(self.names)
-
-    def __getitem__(self, i: int) -> tuple[Tensor, dict[str, Tensor]]:
-        return to_unit(self.pixels(i)), {"attributes": self.values[i]}
+    def said(self, index: int) -> dict[str, Tensor]:
+        return {"attributes": self.values[index]}
 
     def pixels(self, index: int) -> Tensor:
-        """Image `index`, cropped and resized: uint8 (3, size, size). Raises `UserError` for an unreadable file."""
+        """Image `index`, cropped and resized: uint8 (3, size, size). Raises `Unreadable`."""
         path = self.folder / self.names[index]
         try:
             with open(path, "rb") as file:
                 return cropped(open_image(file), self.size)
         except Exception as error:  # Pillow's decoders raise whatever they trip over in a damaged file
-            reason = str(error) or type(error).__name__
-            raise UserError(f"{path} cannot be read as an image of CelebA ({reason}): fetch it again") from None
+            why = str(error) or type(error).__name__
+            raise Unreadable(str(path), why, "an image of CelebA", "fetch it again") from None
 
 
 def cropped(image: Image.Image, size: int) -> Tensor:
@@ -86,7 +91,8 @@ def load_celeba(config: DataConfig) -> Faces:
     root = data_root(config.root)
     data = opened(root, config)
     attributes = [name for name in data.attr_names if name]  # the line of names ends in a space
-    return Faces(root / data.base_folder / "img_align_celeba", data.filename, data.attr, attributes, size)
+    folder, flip = root / data.base_folder / "img_align_celeba", config.flip and config.split == "train"
+    return Faces(folder, data.filename, data.attr, attributes, size, flip, config.bad_share)
 
 
 def opened(root: Path, config: DataConfig):

@@ -12,8 +12,11 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
+from shared.datasets.config import Crop
+
 # Pictures only: Pillow goes by a file's content, and for EPS it would run that content in Ghostscript.
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF", "JPEG2000")
+LANCZOS = Image.Resampling.LANCZOS
 ORIENTATION, SIDEWAYS = 0x0112, (5, 6, 7, 8)  # EXIF: the tag, and its values that exchange width and height
 
 # Pillow warns of an image above its limit and refuses one of twice that; `open_image` refuses both.
@@ -58,23 +61,42 @@ def displayed_size(file: BinaryIO) -> tuple[int, int]:
     return (image.width, image.height) if turned else (image.height, image.width)
 
 
-def decode(file: BinaryIO, channels: int, size: int | None) -> Tensor:
+def decode(file: BinaryIO, channels: int, size: int | None, crop: Crop = "centre") -> Tensor:
     """One image as uint8 (channels, H, W), channels 1 or 3; of several frames, the first.
 
-    With a `size`, the shorter side is brought to it (Lanczos, antialiased) and the centre cut out: (channels,
-    size, size). Raises whatever Pillow meets in a damaged file, and `ValueError` for pixels without a defined
-    black and white.
+    With a `size`, the shorter side is brought to it (Lanczos, antialiased) and a square cut out, the centre or one
+    drawn from torch's generator: (channels, size, size). Raises as `upright`; nothing has been drawn then.
+    """
+    image = upright(file, channels, size)
+    if size is not None:
+        image = ImageOps.fit(image, (size, size), LANCZOS) if crop == "centre" else drawn_square(image, size)
+    pixels = torch.from_numpy(np.array(image))  # (H, W) or (H, W, 3)
+    return pixels[None] if channels == 1 else pixels.permute(2, 0, 1).contiguous()
+
+
+def drawn_square(image: Image.Image, size: int) -> Image.Image:
+    """A square of an image whose shorter side is brought to `size`, any of those that lie on whole pixels of it.
+
+    Only the square is ever made: of an image a pixel high and millions wide, the whole would fill the memory.
+    """
+    shorter = min(image.size)
+    places = [int(torch.randint(side * size // shorter - size + 1, ())) for side in image.size]
+    left, top = (place * shorter / size for place in places)
+    return image.resize((size, size), LANCZOS, box=(left, top, left + shorter, top + shorter))
+
+
+def upright(file: BinaryIO, channels: int, size: int | None = None) -> Image.Image:
+    """One image, decoded: 8 bits, of mode "L" for 1 channel and "RGB" for 3, as it is to be looked at.
+
+    It is to be reduced to no less than `size`, where one is given. Raises whatever Pillow meets in a damaged file, and
+    `ValueError` for pixels without a defined black and white.
     """
     image = open_image(file)
     if size is not None:
         # A large JPEG is decoded at 1/2, 1/4 or 1/8, which is faster; twice the size leaves Lanczos its part.
         image.draft(None, (2 * size, 2 * size))
     image = ImageOps.exif_transpose(image)
-    image = opaque(eight_bit(image)).convert("L" if channels == 1 else "RGB")
-    if size is not None:
-        image = ImageOps.fit(image, (size, size), Image.Resampling.LANCZOS)
-    pixels = torch.from_numpy(np.array(image))  # (H, W) or (H, W, 3)
-    return pixels[None] if channels == 1 else pixels.permute(2, 0, 1).contiguous()
+    return opaque(eight_bit(image)).convert("L" if channels == 1 else "RGB")
 
 
 def eight_bit(image: Image.Image) -> Image.Image:

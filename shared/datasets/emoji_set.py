@@ -17,7 +17,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from shared.datasets.caption_files import METADATA
-from shared.datasets.captions_lmdb import Record, write_database
+from shared.datasets.captions_lmdb import Record, write_captioned
 from shared.datasets.emoji_font import FAMILY, EmojiFont, Undrawn
 from shared.datasets.emoji_names import Emoji, all_emoji
 from shared.errors import UserError
@@ -145,7 +145,7 @@ def write_set(target: Path, drawn: list[Drawn], form: str, about: dict[str, Any]
     shutil.rmtree(made, ignore_errors=True)  # of a run that was killed
     try:
         made.mkdir()
-        {"folder": write_folder, "lmdb": write_database}[form](made, records(drawn, sides))
+        {"folder": write_folder, "lmdb": write_captioned}[form](made, records(drawn, sides))
         note = {"made_by": COMMAND, "format": form, "pictures": counts, **about}
         write_text(made / "LICENSE.txt", LICENSE)
         write_text(made / NOTE, json.dumps(note, indent=2, ensure_ascii=False) + "\n")

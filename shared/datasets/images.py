@@ -11,12 +11,12 @@ import torch.nn.functional as F
 from torch import Tensor, tensor
 from torch.utils.data import Dataset
 
+from shared.datasets.config import Crop
 from shared.datasets.decode import decode
 from shared.datasets.ranges import to_unit
-from shared.datasets.sources import Archive, Tree
+from shared.datasets.sources import Source
+from shared.datasets.streamed import Item, Streamed, Unreadable, turns
 from shared.errors import UserError
-
-Item = tuple[Tensor, dict[str, Tensor]]
 
 
 class InMemory(Dataset):
@@ -24,8 +24,10 @@ class InMemory(Dataset):
 
     Clips of video have a further axis, (N, C, F, H, W). `cond` holds the labels and what else is said of each sample,
     tensors (N, …) by name. The training loop puts `images` and `cond` on the device as they are, with no loader in the
-    way.
+    way. With `flip`, half of the samples are turned left-right, drawn anew each time; `skipped` names what is left out.
     """
+
+    flip = False
 
     def __init__(
         self, images: Tensor, labels: Tensor, classes: list[str], more: dict[str, Tensor] | None = None
@@ -38,12 +40,15 @@ class InMemory(Dataset):
         if any(len(values) != len(images) for values in self.cond.values()):
             raise ValueError(f"{len(images)} samples need as many of each condition")
         self.shape: tuple[int, ...] = tuple(images.shape[1:])
+        self.skipped: list[str] = []
 
     def __len__(self) -> int:
         return len(self.images)
 
     def __getitem__(self, i: int) -> Item:
-        return to_unit(self.images[i]), {name: values[i] for name, values in self.cond.items()}
+        image = self.images[i]
+        x = to_unit(image.flip(-1) if self.flip and turns() else image)
+        return x, {name: values[i] for name, values in self.cond.items()}
 
 
 class Tensors(Dataset):
@@ -67,41 +72,43 @@ class Tensors(Dataset):
         return self.x[i], {name: values[i] for name, values in self.cond.items()}
 
 
-class ImageFolder(Dataset):
-    """Image files of a tree or zip, decoded when asked for; `entries` are (name in the source, label).
+class ImageFolder(Streamed):
+    """Image files of a source, decoded when asked for; `entries` are (name in the source, label).
 
-    `size` None keeps the images as they are, and all must then be as large as the first. The constructor
-    decodes that first image, so that a source of nothing readable is reported at once.
+    `size` None keeps the images as they are, and all must then be as large as the first. The constructor decodes the
+    first that can be read, so that a source of nothing readable is reported at once.
     """
 
     def __init__(
         self,
-        source: Tree | Archive,
+        source: Source,
         entries: list[tuple[str, int]],
         classes: list[str],
         channels: int,
         size: int | None,
+        crop: Crop = "centre",
+        flip: bool = False,
+        share: float = 0.0,
     ) -> None:
+        """`crop` says which square of an image is cut out; `share` of them may be unreadable and are left out."""
         self.source, self.entries, self.classes = source, entries, classes
-        self.channels, self.size = channels, size
-        self.shape: tuple[int, int, int] = tuple(self._decoded(0).shape)
+        self.channels, self.size, self.crop = channels, size, crop
+        super().__init__(len(entries), share, flip)
 
-    def __len__(self) -> int:
-        return len(self.entries)
-
-    def __getitem__(self, i: int) -> Item:
-        return to_unit(self.pixels(i)), {"label": tensor(self.entries[i][1])}
+    def said(self, index: int) -> dict[str, Tensor]:
+        return {"label": tensor(self.entries[index][1])}
 
     def pixels(self, index: int) -> Tensor:
-        """Image `index`, uint8 (C, H, W). Raises `UserError` for an unreadable file or another size."""
+        """Image `index`, uint8 (C, H, W). Raises `Unreadable`, and `UserError` for another size than the first's."""
         pixels = self._decoded(index)
-        if tuple(pixels.shape) != self.shape:
+        if self.shape is not None and tuple(pixels.shape) != self.shape:
             raise self.mixed_sizes(index, pixels.shape[1], pixels.shape[2])
         return pixels
 
     def mixed_sizes(self, index: int, height: int, width: int) -> UserError:
-        """The error for image `index` of another size than the first."""
-        first, other = (self.source.where(self.entries[i][0]) for i in (0, index))
+        """The error for image `index` of another size than the first readable one."""
+        same = next(i for i in range(len(self)) if not self.unreadable[i])
+        first, other = (self.source.where(self.entries[i][0]) for i in (same, index))
         sizes = f"{first} is {self.shape[2]}×{self.shape[1]} pixels and {other} {width}×{height}"
         return UserError(f"{sizes}: bring all images to one size, for instance with --data.size 64")
 
@@ -109,11 +116,9 @@ class ImageFolder(Dataset):
         name = self.entries[index][0]
         try:
             with self.source.open(name) as file:
-                return decode(file, self.channels, self.size)
+                return decode(file, self.channels, self.size, self.crop)
         except Exception as error:  # Pillow's decoders raise whatever they trip over in a damaged file
-            reason = str(error) or type(error).__name__
-            where = self.source.where(name)
-            raise UserError(f"{where} cannot be read as an image ({reason}): repair or remove it") from None
+            raise Unreadable(self.source.where(name), str(error) or type(error).__name__) from None
 
 
 Images = InMemory | ImageFolder

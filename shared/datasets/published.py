@@ -54,7 +54,9 @@ def load_published(config: DataConfig) -> InMemory:
     images = images[:, None] if images.ndim == 3 else images.permute(0, 3, 1, 2).contiguous()
     # torchvision's names, without the number before those of MNIST ("7 - seven" is "7", as in `digits`)
     classes = [name.split(" - ")[0] for name in data.classes]
-    return InMemory(padded(images, config.size, config.name), torch.as_tensor(data.targets), classes)
+    held = InMemory(padded(images, config.size, config.name), torch.as_tensor(data.targets), classes)
+    held.flip = config.flip and config.split == "train"
+    return held
 
 
 def opened(about: Published, root: Path, config: DataConfig):

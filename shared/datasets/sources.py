@@ -9,7 +9,7 @@ import posixpath
 import zipfile
 from io import BytesIO
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Protocol
 
 from shared.datasets.decode import extensions
 from shared.errors import UserError
@@ -59,6 +59,20 @@ class Tree:
     def _unlistable(self, error: OSError) -> None:
         reason = f"cannot be listed ({error.strerror})"
         raise UserError(f"the folder {error.filename} {reason}: mend its permissions")
+
+
+class Source(Protocol):
+    """What `arrange` and `ImageFolder` need of a place that images come from."""
+
+    path: Path
+    names: list[str]
+    wrapped: bool
+
+    def open(self, name: str) -> BinaryIO:
+        """The bytes of one image file."""
+
+    def where(self, name: str) -> str:
+        """What a person calls it."""
 
 
 class Archive:
@@ -125,7 +139,7 @@ def open_source(path: Path) -> Tree | Archive:
     return source
 
 
-def arrange(source: Tree | Archive, split: str) -> tuple[list[tuple[str, int]], list[str]]:
+def arrange(source: Source, split: str) -> tuple[list[tuple[str, int]], list[str]]:
     """The (name, label) of each image of a split, sorted by name, and the sorted class names.
 
     The class is the first sub-folder, or "." for images that lie in none. Where the first level is nothing

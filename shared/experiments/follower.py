@@ -37,6 +37,9 @@ class Follower:
     def log(self, n: int, figures: dict[str, float]) -> None:
         """The first process logs them."""
 
+    def skipped(self, names: list[str]) -> None:
+        """The first process knows those of all."""
+
     def keep(self, write: Callable[[Path], Any]) -> None:
         """The first process writes it."""
 

@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 WAIT = 10.0  # seconds for which a lock is waited: the loaders of a killed training outlive it a little
+MAX_NAMED = 100  # files that a data set could not read
 PEAKS = ("peak_memory_gib", "peak_gpu_memory_gib")
 KEPT_OUT = ("images", "seconds", *PEAKS)  # of TensorBoard: no curves to look at
 
@@ -104,6 +105,7 @@ class RunRecord:
         self._handle = os.open(folder, os.O_RDONLY)  # of the folder itself, whatever it is called later
         self.step, self.images, self.before, self.peaks = 0, 0, 0.0, {}
         self._opened, self._lock, self._writer, self._new = time.perf_counter(), held, None, False
+        self._skipped: list[str] = []
 
     @property
     def folder(self) -> Path:
@@ -232,6 +234,22 @@ class RunRecord:
         for name, value in figures.items():
             if name not in KEPT_OUT:
                 self._writer.add_scalar(name, value, n)
+
+    def skipped(self, names: list[str]) -> None:
+        """Note what the data set could not read, with what was noted before: a run that is gone on with meets it anew.
+
+        All are counted, at most MAX_NAMED are named.
+        """
+        if names == self._skipped:
+            return
+        before = read_json(self.folder / "record.json").get("skipped")
+        before = before if isinstance(before, dict) else {}
+        known = [name for name in before.get("names") or [] if isinstance(name, str)]
+        together = list(dict.fromkeys([*known, *names]))
+        count = before.get("count")
+        count = max(len(together), count if is_number(count) else 0)
+        self.note({"skipped": {"count": count, "names": together[:MAX_NAMED]}})
+        self._skipped = names
 
     def keep(self, write: Callable[[Path], T]) -> T:
         """Have `write(folder)` add something to the folder; returns what it returns."""

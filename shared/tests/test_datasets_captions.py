@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader
 
 from shared.datasets import DataConfig, folder, load
 from shared.datasets.captions import Captioned
-from shared.datasets.captions_lmdb import Record, write_database
+from shared.datasets.captions_lmdb import Record, write_captioned
 from shared.datasets.images import ImageFolder, InMemory
 from shared.errors import UserError
 from shared.tests.test_datasets_folder import DAMAGES, text, write
@@ -51,7 +51,7 @@ def made(root: Path, form: str, pairs: dict = PAIRS) -> Path:
     else:
         pytest.importorskip("lmdb", reason="an LMDB needs the extra text")
         records = (Record(n, (root / n).read_bytes(), {"en": en, "zh": zh}) for n, (_, en, zh) in pairs.items())
-        write_database(root / "pairs", records)
+        write_captioned(root / "pairs", records)
         return root / "pairs"
     return root
 
@@ -170,7 +170,7 @@ def test_pictures_are_decoded_as_those_of_a_folder_are(tmp_path):
 
 
 def test_an_lmdb_may_be_a_file_by_any_name_and_grows_as_it_must(tmp_path, monkeypatch):
-    monkeypatch.setattr("shared.datasets.captions_lmdb.FIRST_SIZE", 2**15)
+    monkeypatch.setattr("shared.datasets.database.FIRST_SIZE", 2**15)
     root = made(tmp_path, "lmdb", {f"{i:03}.png": (i, [f"number {i}"], ["数"]) for i in range(150)})
     (root / "data.mdb").rename(tmp_path / "pairs.bin")
     data = opened(tmp_path / "pairs.bin")
@@ -309,7 +309,7 @@ def test_a_picture_that_cannot_be_decoded_is_named_at_load_or_when_it_is_met(tmp
     root = tmp_path
     if form == "lmdb":
         pytest.importorskip("lmdb", reason="an LMDB needs the extra text")
-        write_database(tmp_path / "db", (Record(n, (tmp_path / n).read_bytes(), {"en": "x"}) for n in pairs))
+        write_captioned(tmp_path / "db", (Record(n, (tmp_path / n).read_bytes(), {"en": "x"}) for n in pairs))
         root = tmp_path / "db"
     assert f"{root}/b.png cannot be read as an image" in complaint(root)
     monkeypatch.setattr(folder, "IN_MEMORY", 0)
@@ -384,6 +384,6 @@ def test_an_lmdb_that_was_replaced_is_read_anew_in_the_same_process(tmp_path, mo
 
 def test_without_lmdb_one_line_says_what_to_install(database, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "lmdb.verify", None)
-    assert "pip install -e '.[text]'" in complaint(database.parent)
+    assert "pip install -e '.[lmdb]'" in complaint(database.parent)
     text(database)
     assert "neither" in complaint(database)

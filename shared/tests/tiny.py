@@ -69,6 +69,9 @@ class Run:
         assert n not in self.figures
         self.figures[n] = figures
 
+    def skipped(self, names: list[str]) -> None:
+        """Nobody asks."""
+
 
 def part(dropout: float = 0.0, loss=loss, **options: Any) -> Part:
     """The same first weights at each call; `options` are fields of the optimizer's and the averages' configs."""

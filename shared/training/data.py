@@ -20,6 +20,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from shared.datasets.images import InMemory, Tensors
 from shared.datasets.ranges import to_unit
+from shared.datasets.streamed import turns
 from shared.errors import UserError
 from shared.training.config import TrainConfig
 
@@ -79,16 +80,23 @@ def micro_batches(
 def resident(
     dataset: InMemory | Tensors, keys: Iterator[list[tuple[int, int]]], device: torch.device
 ) -> Iterator[Batch]:
-    """Batches of a small data set that lies on the device as one tensor, with no loader in the way."""
+    """Batches of a small data set that lies on the device as one tensor, with no loader in the way.
+
+    They are those that `Seeded` would give: what is drawn for a sample comes from its own seed.
+    """
     if isinstance(dataset, InMemory):
-        x, given = dataset.images.to(device), to_unit
+        x, given, flip = dataset.images.to(device), to_unit, dataset.flip
     else:
-        x, given = dataset.x.to(device), lambda values: values
+        x, given, flip = dataset.x.to(device), lambda values: values, False
     cond = {name: values.to(device) for name, values in dataset.cond.items()}
     for batch in keys:
         index = torch.tensor([index for index, _ in batch], pin_memory=device.type == "cuda")  # or a GPU is waited for
         index = index.to(device, non_blocking=True)
-        yield given(x[index]), {name: values[index] for name, values in cond.items()}
+        samples = x[index]
+        if flip:
+            turned = torch.tensor([turns(torch.Generator().manual_seed(seed)) for _, seed in batch]).to(device)
+            samples = torch.where(turned.view(-1, *[1] * (samples.ndim - 1)), samples.flip(-1), samples)
+        yield given(samples), {name: values[index] for name, values in cond.items()}
 
 
 def apart(worker: int) -> None:

@@ -31,6 +31,7 @@ from shared.training.interrupt import Interrupt
 from shared.training.part import Part, Trained
 from shared.training.processes import is_first, largest, local_rank, rank, start, together, world
 from shared.training.progress import Progress
+from shared.training.skipped import report_skipped
 
 
 class Run(Protocol):
@@ -44,6 +45,9 @@ class Run(Protocol):
 
     def log(self, n: int, figures: dict[str, float]) -> None:
         """Keep the figures of step n."""
+
+    def skipped(self, names: list[str]) -> None:
+        """Keep what the data set could not read: all that is known of so far."""
 
 
 class Interrupted(KeyboardInterrupt):
@@ -218,6 +222,8 @@ def train(
                 run.log(step.n, figures)
             # read once, and the same for all: a signal after this line waits for the next step's save
             stopping = largest(interrupt.received or 0)
+            if step.every(config.log_every) or step.last or stopping:
+                report_skipped(data, run)
             if trained[0].averages.snapshot_due(step.n):  # before the checkpoint: none is there without those before it
                 trained[0].check(step.n)
                 Checkpoints(run.folder / "averages", keep=None).save_profiles(step.n, trained[0], run.config)
