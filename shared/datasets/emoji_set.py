@@ -5,8 +5,6 @@ The emoji as a data set on the disk: drawn, divided into train and test, written
 
 import hashlib
 import json
-import os
-import shutil
 from collections.abc import Iterator
 from importlib.metadata import version
 from io import BytesIO
@@ -20,10 +18,10 @@ from shared.datasets.caption_files import METADATA
 from shared.datasets.captions_lmdb import Record, write_captioned
 from shared.datasets.emoji_font import FAMILY, EmojiFont, Undrawn
 from shared.datasets.emoji_names import Emoji, all_emoji
+from shared.datasets.whole_folder import NOTE, replacing
 from shared.errors import UserError
-from shared.files import force, partial, write_text
+from shared.files import write_text
 
-NOTE = "prepared.json"  # says what a folder was made from, and by that, that it was made here
 COMMAND = "prepare-emoji"
 HELD_OUT = 20  # one group in so many
 LEAST = 8  # pixels
@@ -94,38 +92,6 @@ def number(text: str) -> int:
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big")
 
 
-def check_target(target: Path, overwrite: bool) -> None:
-    """Raise `UserError` if something lies at the target that may not be replaced."""
-    restore(target)
-    if not target.exists() or (target.is_dir() and not any(target.iterdir())):
-        return
-    if not is_former(target):
-        raise UserError(f"{target} exists and was not made by {COMMAND}: remove it, or choose another --out")
-    if not overwrite:
-        raise UserError(f"{target} exists: add --overwrite true to make it anew, or choose another --out")
-
-
-def is_former(folder: Path) -> bool:
-    """Whether this command made a folder."""
-    try:
-        note = json.loads((folder / NOTE).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return False
-    return isinstance(note, dict) and note.get("made_by") == COMMAND
-
-
-def put_aside(target: Path) -> Path:
-    """Where the former set lies while the new one is put in its place."""
-    return target.parent / f".former-{target.name}"
-
-
-def restore(target: Path) -> None:
-    """Put back the former set, or remove it, where a run ended between the two renamings, or after them."""
-    if not target.exists() and put_aside(target).exists():
-        os.rename(put_aside(target), target)
-    shutil.rmtree(put_aside(target), ignore_errors=True)
-
-
 def write_set(target: Path, drawn: list[Drawn], form: str, about: dict[str, Any]) -> dict[str, int]:
     """Write the set beside the target, force it to the disk, and rename it. Returns the counts of the splits.
 
@@ -140,26 +106,12 @@ def write_set(target: Path, drawn: list[Drawn], form: str, about: dict[str, Any]
     """
     sides = splits(drawn)
     counts = {split: sides.count(split) for split in ("train", "test")}
-    target.parent.mkdir(parents=True, exist_ok=True)
-    made = partial(target)
-    shutil.rmtree(made, ignore_errors=True)  # of a run that was killed
-    try:
+    with replacing(target, COMMAND) as made:
         made.mkdir()
         {"folder": write_folder, "lmdb": write_captioned}[form](made, records(drawn, sides))
         note = {"made_by": COMMAND, "format": form, "pictures": counts, **about}
         write_text(made / "LICENSE.txt", LICENSE)
         write_text(made / NOTE, json.dumps(note, indent=2, ensure_ascii=False) + "\n")
-        for path in [*made.rglob("*"), made]:
-            force(path)
-        if is_former(target):
-            os.rename(target, put_aside(target))
-        os.rename(made, target)
-    except BaseException:
-        shutil.rmtree(made, ignore_errors=True)
-        raise
-    finally:
-        restore(target)
-    force(target.parent)
     return counts
 
 

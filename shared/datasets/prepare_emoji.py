@@ -41,11 +41,12 @@ def run() -> int:
     from pathlib import Path
 
     from shared.datasets.emoji_font import EmojiFont, find_font
-    from shared.datasets.emoji_set import NOTE, check_target, collect, described, write_set
+    from shared.datasets.emoji_set import COMMAND, collect, described, write_set
     from shared.datasets.published import data_root
+    from shared.datasets.whole_folder import NOTE, check_target
 
     target = (Path(config.out).expanduser() if config.out else data_root(None) / "emoji").resolve()
-    check_target(target, config.overwrite)
+    check_target(target, COMMAND, config.overwrite)
     path = Path(config.font).expanduser() if config.font else find_font()
     drawn, left_out = collect(EmojiFont(path), config.size)
     counts = write_set(target, drawn, config.format, described(path, config.size, left_out))

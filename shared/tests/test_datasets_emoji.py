@@ -1,6 +1,7 @@
 """The emoji: their names, which of them a font has (against the font's own tables), the set that is written."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image, features
 
-from shared.datasets import DataConfig, emoji_set, load, prepare_emoji
+from shared.datasets import DataConfig, emoji_set, load, prepare_emoji, whole_folder
 from shared.datasets.emoji_font import EmojiFont, Undrawn, find_font
 from shared.datasets.emoji_names import Emoji, all_emoji, named
 from shared.errors import UserError
@@ -352,7 +353,7 @@ def test_a_run_that_ends_anywhere_leaves_the_old_set_or_the_new(few, small_font,
     if former:
         emoji_set.write_set(target, drawn[:2], "folder", {"which": "old"})
     name, _, count = step.partition(" ")
-    owner = emoji_set.os if name.startswith("os.") else emoji_set
+    owner = os if name.startswith("os.") else emoji_set if name.startswith("write") else whole_folder
     real, calls = getattr(owner, name.removeprefix("os.")), []
 
     def stopping(*arguments):
@@ -368,7 +369,7 @@ def test_a_run_that_ends_anywhere_leaves_the_old_set_or_the_new(few, small_font,
         else:
             with pytest.raises(Stop):
                 emoji_set.write_set(target, drawn, "folder", {"which": "new"})
-    emoji_set.check_target(target, overwrite=True)
+    whole_folder.check_target(target, emoji_set.COMMAND, overwrite=True)
     if target.exists():
         which = json.loads((target / "prepared.json").read_text())["which"]
         assert which in ("old", "new") and (former or which == "new")
@@ -385,7 +386,7 @@ def test_a_killed_run_is_tidied_up_by_the_next(few, small_font, tmp_path):
     target.rename(tmp_path / ".former-set")  # killed between the two renamings,
     (tmp_path / ".partial-set/train").mkdir(parents=True)  # or while it wrote
     with pytest.raises(UserError, match="exists: add --overwrite true"):
-        emoji_set.check_target(target, overwrite=False)
+        whole_folder.check_target(target, emoji_set.COMMAND, overwrite=False)
     emoji_set.write_set(target, drawn[:3], "folder", {})
     assert [path.name for path in tmp_path.iterdir()] == ["set"] and len(list(target.rglob("*.png"))) == 3
 
