@@ -76,6 +76,13 @@ def test_the_factors_leave_the_error_that_they_say(width):
         assert min(distance(factors + moved), distance(factors - moved)) > error
 
 
+def test_what_was_kept_is_one_part_of_the_sum_and_no_other():
+    """Of many: the rounding of a solution would add a little of each."""
+    times, gammas = np.repeat(np.arange(1, 101), 2), np.tile([exponent(w) for w in PAIR], 100)
+    factors, error = combine(Profile(gammas, times), Profile(exponent(0.1), 100.0))
+    assert error == 0 and factors.tolist() == [0.0] * 199 + [1.0]
+
+
 # --- kept averages ------------------------------------------------------------------------------------------
 
 
@@ -167,6 +174,16 @@ def test_what_no_training_changes_is_not_changed_and_counts_are_the_last(walked)
     state, _ = read_weights(walked, "post-hoc-0.137")
     assert torch.equal(state["table"], torch.linspace(0, 1, 7))
     assert state["calls"] == 480
+
+
+def test_the_sum_is_rounded_once(walked):
+    """Bit for bit: of factors above 10, float32 would lose a digit."""
+    found = fitted(Checkpoints(walked / "checkpoints").latest(), 0.03)
+    assert max(map(abs, found.factors)) > 2
+    parts = [read_tensors(kept.path, kept.name)["weight"].numpy() for kept in found.kept]
+    total = sum(factor * part.astype(np.float64) for factor, part in zip(found.factors, parts, strict=True))
+    state, _ = read_weights(walked, "post-hoc-0.03")
+    assert np.array_equal(state["weight"].numpy(), total.astype(np.float32))
 
 
 def test_what_all_weights_have_in_common_stays(walked, tmp_path):

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from shared.errors import UserError
@@ -140,15 +139,14 @@ def fitting(kept: list[Kept]) -> list[float]:
 def reconstruct(found: Fit) -> dict[str, Tensor]:
     """The weights of a fit: float64 sums, rounded to float32 at the end; one file's tensors in memory at a time.
 
-    What is the same in all of them (a frozen weight, a table) stays as it is, bit for bit. What no average is made of
-    (counts) is that of the last.
+    What is the same in all of them (a frozen weight, a table) stays as it is, bit for bit, as factors sum to 1. What no
+    average is made of (counts) is that of the last.
 
     Raises:
         UserError: a file is damaged, or of another network.
     """
     total: dict[str, Tensor] = {}
     last: dict[str, Tensor] = {}
-    constant: dict[str, bool] = {}
     for kept, factor in zip(found.kept, found.factors, strict=True):
         if factor == 0:
             continue
@@ -160,13 +158,9 @@ def reconstruct(found: Fit) -> dict[str, Tensor]:
             raise damaged(kept.path) from None
         check_alike_all(kept.path, last or state, state)
         for name, value in state.items():
-            constant[name] = name not in last or (constant[name] and torch.equal(value, last[name]))
             total[name] = total.get(name, 0) + factor * value.double()
         last = state
-    return {
-        name: value if constant[name] or not value.is_floating_point() else total[name].to(value.dtype)
-        for name, value in last.items()
-    }
+    return {name: total[name].to(value.dtype) if value.is_floating_point() else value for name, value in last.items()}
 
 
 def check_alike_all(path: Path, there: dict[str, Tensor], here: dict[str, Tensor]) -> None:
