@@ -110,11 +110,11 @@ def published() -> Path:
     from torch_fidelity.feature_extractor_inceptionv3 import URL_INCEPTION_V3 as url
 
     folder = Path(torch.hub.get_dir()) / "checkpoints"
-    for name in NAMES:
-        if (folder / name).exists():
-            return folder / name
     file, before = folder / NAMES[0], socket.getdefaulttimeout()
     try:
+        for name in NAMES:
+            if (folder / name).exists():
+                return folder / name
         socket.setdefaulttimeout(PATIENCE)
         folder.mkdir(parents=True, exist_ok=True)
         torch.hub.download_url_to_file(url, str(file), hash_prefix=PUBLISHED, progress=False)
@@ -122,7 +122,7 @@ def published() -> Path:
         reason = str(error).partition("\n")[0]
         raise WeightsMissing(
             f"FID and its like need Inception's weights, which could not be had ({reason}): put {url} at {file}, "
-            "or name a file that holds them"
+            "or name a file that holds them (--inception)"
         ) from None
     finally:
         socket.setdefaulttimeout(before)

@@ -134,6 +134,8 @@ def test_all_figures_are_known_to_tables_and_the_same_at_each_call():
     made, real = features(drawn(40, shift=0.5)), features(drawn(60, seed=1))
     state = torch.get_rng_state()
     found = image_figures(made, real)
+    assert (found["kid"], found["kid_deviation"]) == kernel_distance(made.pooled, real.pooled, 0)
+    assert (found["inception_score"], found["inception_score_deviation"]) == inception_score(made.logits, 0)
     torch.rand(1)
     assert image_figures(made, real) == found and image_figures(made, real, seed=1)["kid"] != found["kid"]
     torch.set_rng_state(state)
