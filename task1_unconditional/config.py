@@ -8,7 +8,7 @@ from shared.cli import Own, stored_config
 from shared.datasets.config import DataConfig
 from shared.errors import UserError
 from shared.experiments.config import RunConfig
-from shared.schedulers.config import DiffusionConfig, NoiseConfig, SamplingConfig
+from shared.schedulers.config import BoundConfig, DiffusionConfig, NoiseConfig, SamplingConfig
 from shared.training.config import AveragesConfig, OptimizerConfig, TrainConfig
 
 STAGE = "stage 1"  # in messages
@@ -26,6 +26,7 @@ class Config:
     """a network of your own instead of the U-Net: class_path and init_args (best given in a YAML file)"""
     schedule: NoiseConfig = field(default_factory=NoiseConfig)
     diffusion: DiffusionConfig = field(default_factory=DiffusionConfig)
+    bound: BoundConfig = field(default_factory=BoundConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     averages: AveragesConfig = field(default_factory=AveragesConfig)
     train: TrainConfig = field(default_factory=TrainConfig)

@@ -1,6 +1,6 @@
 """A network with its diffusion: built from a config for training, loaded from a run or a file for sampling."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +13,7 @@ from shared.cli import build_own
 from shared.datasets import load as load_data
 from shared.errors import UserError
 from shared.generation import batch_seeds, generate_steps, sampling_with
+from shared.schedulers.bound import BoundLoss, LearnedVariance
 from shared.schedulers.diffusion import Diffusion
 from shared.schedulers.samplers import Step, sampler_steps
 from shared.training.checkpoint import load_into, read_facts
@@ -33,10 +34,11 @@ def build_network(config: Config, shape: tuple[int, int, int]) -> nn.Module:
     Raises:
         UserError: the images cannot be halved as often as the U-Net wants, or its parts do not fit together.
     """
+    out = shape[0] * (2 if config.bound.variance == "learned" else 1)
     if config.own_network:
-        return build_own(config.own_network, nn.Module, channels=shape[0])
+        return build_own(config.own_network, nn.Module, channels=shape[0], out_channels=out)
     try:
-        network = UNet(shape[0], config.network)
+        network = UNet(shape[0], config.network, out)
         network.check_size(*shape[1:])
     except ValueError as error:
         raise UserError(str(error)) from None
@@ -45,12 +47,31 @@ def build_network(config: Config, shape: tuple[int, int, int]) -> nn.Module:
 
 def build_diffusion(config: Config) -> Diffusion:
     """The diffusion that a config names; raises UserError where its parts contradict each other."""
+    kind = LearnedVariance if config.bound.variance == "learned" else Diffusion
     try:
-        diffusion = Diffusion.from_config(config.schedule, config.diffusion)
+        diffusion = kind.from_config(config.schedule, config.diffusion)
         sampler_steps(None, diffusion.schedule, None, config.sampling)  # only checks them: nothing runs until asked for
     except ValueError as error:
         raise UserError(str(error)) from None
     return diffusion
+
+
+def build_loss(config: Config, diffusion: Diffusion) -> Callable[..., Tensor]:
+    """The loss of each sample, (B,), as a function of network, images (B, C, H, W) and condition.
+
+    Raises:
+        UserError: the parts of the config contradict each other.
+    """
+    if config.bound.objective == "simple" and config.bound.variance == "learned":
+        raise UserError(
+            "bound.variance is learned, but L_simple teaches no variance: choose bound.objective hybrid or vlb"
+        )
+    if config.bound.objective == "simple" and not config.bound.loss_aware:
+        return diffusion.loss
+    try:
+        return BoundLoss(diffusion, config.bound)
+    except ValueError as error:
+        raise UserError(str(error)) from None
 
 
 @dataclass

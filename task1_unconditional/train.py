@@ -37,14 +37,15 @@ def fit(
     """Train the network, and save samples of the same noise at intervals."""
     from shared.training.loop import device_for, train
     from shared.training.part import Part
-    from task1_unconditional.model import Model
+    from task1_unconditional.model import Model, build_loss
 
     diffusion.schedule.to(device_for(config.train))  # beside the data, or each step would wait for a copy
+    each = build_loss(config, diffusion)  # `diffusion.loss`, where the config asks for no bound
 
     def loss(model, x, cond):
-        return diffusion.loss(model, x, {}).mean()  # stage 1 tells the network nothing but the time
+        return each(model, x, {}).mean()  # stage 1 tells the network nothing but the time
 
-    part = Part(network, loss, config.optimizer, config.averages)
+    part = Part(network, loss, config.optimizer, config.averages, memory=getattr(each, "times", None))
     for step in train(part, data, config.train, record, resume=resume):
         if step.every(config.train.sample_every):
             model = Model(step.ema, diffusion, config, tuple(record.config["shape"]), record.folder)
@@ -93,13 +94,14 @@ def prepare(config: Config, resume: Path | None, init_from: Path | None):
     from shared.training.loop import check_same, settle
     from shared.training.processes import in_turn
     from shared.training.weights import read_weights
-    from task1_unconditional.model import build_data, build_diffusion, build_network
+    from task1_unconditional.model import build_data, build_diffusion, build_loss, build_network
 
     with in_turn():
         data = build_data(config)
     settle(data, config.train, optimizers=[config.optimizer])
     shape = tuple(data[0][0].shape)
     network, diffusion = build_network(config, shape), build_diffusion(config)
+    build_loss(config, diffusion)  # only checks that its parts go together
     resolved = plain({"shape": shape, **asdict(config)})  # what a checkpoint needs to be sampled from
     if resume is None:
         if init_from is not None:

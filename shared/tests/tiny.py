@@ -51,6 +51,7 @@ class Whole(NamedTuple):
     averages: Averages
     optimizer: torch.optim.Optimizer
     name: str = ""
+    memory: nn.Module | None = None
 
 
 class Run:

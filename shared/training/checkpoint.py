@@ -39,6 +39,7 @@ class Savable(Protocol):
     model: nn.Module
     averages: Averages
     optimizer: torch.optim.Optimizer
+    memory: nn.Module | None  # what the loss keeps from step to step
 
 
 def digest(content: Tensor | str) -> str:
@@ -179,6 +180,8 @@ class Checkpoints:
         for part in parts:
             prefix, own = f"{part.name}." if part.name else "", {}
             networks = {"model": part.model, **{name: part.averages.network(name) for name in part.averages.models}}
+            if part.memory is not None:
+                networks["memory"] = part.memory
             for name, network in networks.items():
                 tensors |= gathered(f"{prefix}{name}", network.state_dict())
             state, numbers = optimizer_state(part.model, part.optimizer)
@@ -233,5 +236,7 @@ def restore(path: Path, parts: Sequence[Savable]) -> int:
         for name in part.averages.models:
             load_into(part.averages.network(name), read_tensors(path, f"{prefix}{name}"), path)
         part.averages.restore_counts(own["averages"])
+        if part.memory is not None:
+            load_into(part.memory, read_tensors(path, f"{prefix}memory"), path)
         load_optimizer(part.model, part.optimizer, read_tensors(path, f"{prefix}optimizer"), own["optimizer"], path)
     return facts["step"]

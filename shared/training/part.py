@@ -8,7 +8,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from accelerate import Accelerator
@@ -25,6 +25,16 @@ from shared.training.shards import is_sharded, own, sending, shard, whole
 Loss = Callable[[nn.Module, Tensor, dict[str, Tensor]], Tensor]  # (model, x, cond) -> a scalar
 
 
+class Memory(Protocol):
+    """A module of what a loss keeps from step to step; its buffers are part of a checkpoint."""
+
+    def pending(self) -> Tensor:
+        """What the loss has noted in this step, (micro-batches of this process, 2, B)."""
+
+    def take(self, t: Tensor, losses: Tensor) -> None:
+        """Take in what all processes have noted, (N,) each, in the order of the micro-batches."""
+
+
 @dataclass
 class Part:
     """A network, its loss, and how it is optimized and averaged. An adversarial pair is two of them."""
@@ -36,6 +46,7 @@ class Part:
     name: str = ""  # of every part but the first
     start: int = 0  # the optimizer step from which it is trained
     figures: dict[str, Tensor] = field(default_factory=dict)  # scalars that the loss wants logged, of its last call
+    memory: Memory | None = None  # what the loss keeps from step to step
 
 
 NEVER = -(2**62)
@@ -44,6 +55,15 @@ NEVER = -(2**62)
 def mean(values: Tensor) -> Any:
     """Numbers as Python's: the mean of the processes'. Waits for the device."""
     return (agreed(values.detach().double().cpu()) / world()).tolist()
+
+
+def of_all(own: Tensor) -> Tensor:
+    """A row (...) for each micro-batch of this process to those of all processes, in the order of micro-batches."""
+    if world() == 1:
+        return own
+    rows = torch.zeros(len(own) * world(), *own.shape[1:], dtype=own.dtype)
+    rows[rank() :: world()] = own.cpu()
+    return agreed(rows).to(own.device)
 
 
 class Meter:
@@ -97,6 +117,7 @@ class Trained:
     def __init__(self, part: Part, accelerator: Accelerator, sharded: bool = False):
         """Model, averages, then shares of both, then the optimizer of what is left here."""
         self.part, self.name, self.accelerator = part, part.name, accelerator
+        self.memory = part.memory and part.memory.to(accelerator.device)
         self.model = part.model.to(accelerator.device)
         share_weights(self.model)
         self.averages = Averages(self.model, part.averages).to(accelerator.device)
@@ -138,6 +159,9 @@ class Trained:
         self.optimizer.zero_grad()
         self.averages.update(self.model, n + 1)
         self.meter.add(loss, self.norm, n + 1)
+        if self.memory is not None:
+            noted = of_all(self.memory.pending())  # (micro-batches, 2, B)
+            self.memory.take(*noted.transpose(0, 1).flatten(1))
 
     def read(self, images: int) -> dict[str, float]:
         """The figures since the last report, for `images` a step; none before the part's first step."""
