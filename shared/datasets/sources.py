@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import BinaryIO, Protocol
 
 from shared.datasets.decode import extensions
+from shared.datasets.whole_folder import NOTE
 from shared.errors import UserError
 
 MAX_MEMBER = 256 * 2**20  # bytes of one unpacked zip member: no picture needs more, a zip bomb does
@@ -99,7 +100,8 @@ class Archive:
                 raise UserError(f"{self.where(name)} {size}: take it out of the zip")
             self.members[name] = member.filename
         self.names = sorted(self.members)
-        self.wrapped = has_wrapper(self.names)
+        made_here = any(member.filename == NOTE for member in members)  # its folders are classes, though it be one
+        self.wrapped = has_wrapper(self.names) and not made_here
 
     def open(self, name: str) -> BinaryIO:
         return BytesIO(self._zip().read(self.members[name]))

@@ -79,8 +79,16 @@ def outcome(run: Run) -> Rows:
             ("peak memory", told(run.amount("peak_memory_gib"), gib)),
             ("peak memory, GPU", told(run.amount("peak_gpu_memory_gib"), gib)),
             ("seed", record.get("seed")),
+            ("files left out", left_out(mapping(record.get("skipped")))),
         ]
     )
+
+
+def left_out(skipped: dict[str, Any]) -> str | None:
+    """How many files of the data could not be read, and one of them; record.json names more."""
+    names = skipped.get("names")
+    example = f", such as {names[0]}" if isinstance(names, list) and names else ""
+    return told(skipped.get("count"), lambda count: f"{amount(count)}{example}")
 
 
 def code(run: Run) -> Rows:
