@@ -139,6 +139,7 @@ class State:
     """A model, its averages and its optimizer after n steps, to be saved."""
 
     name = ""  # it is the only part
+    memory = None
 
     def __init__(self, n: int):
         self.n, self.part = n, tiny.part(swa_start=0, swa_every=1)
