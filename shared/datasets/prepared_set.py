@@ -1,9 +1,8 @@
 """Introduced in task 1; used by tasks 1, 2, 3, 4, 5.
 
-Images of any kind made into a data set: which of them are dropped, what is made of the others, and how it is written.
+Images of any kind made into a data set: taken in order, counted, and written whole.
 """
 
-import hashlib
 import json
 import posixpath
 import zipfile
@@ -11,41 +10,23 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
-from io import BytesIO
 from itertools import islice
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import TypeVar
 
-from PIL import Image, ImageOps
 from tqdm import tqdm
 
 from shared.datasets.database import PICTURES, import_lmdb, write_database
-from shared.datasets.decode import LANCZOS, displayed_size, upright
 from shared.datasets.prepare_images import PrepareConfig
-from shared.datasets.sources import MAX_MEMBER, Source, open_source
+from shared.datasets.prepared_image import Dropped, made
+from shared.datasets.sources import Source, open_source
 from shared.datasets.whole_folder import NOTE, check_target, replacing
 from shared.errors import UserError
 
 COMMAND = "prepare-images"
-MAX_NAME = 480  # bytes: LMDB's keys have at most 511
 AHEAD = 4  # images a worker that may wait to be written: without a limit all could wait in memory
 
 T, U = TypeVar("T"), TypeVar("U")
-
-
-class Dropped(Exception):
-    """A file is not used: `kind` is why in two words, for counting; the message says it fully."""
-
-    def __init__(self, kind: str, why: str) -> None:
-        super().__init__(why)
-        self.kind = kind
-
-
-class Made(NamedTuple):
-    """What became of one file."""
-
-    digest: bytes  # of the file as it was
-    picture: bytes | Dropped  # the new file; empty in a dry run
 
 
 @dataclass
@@ -70,7 +51,8 @@ def prepare(path: Path, target: Path, config: PrepareConfig) -> Result:
     """
     source = open_source(path)
     check_apart(path.resolve(), target)
-    check_target(target, COMMAND, config.overwrite)
+    if not config.dry_run:  # which does not even tidy up
+        check_target(target, COMMAND, config.overwrite)
     if config.format == "zip" and target.is_dir() and not any(target.iterdir()):
         raise UserError(f"{target} is a folder: name the zip by --out, such as images.zip")
     if config.format == "lmdb":
@@ -80,8 +62,8 @@ def prepare(path: Path, target: Path, config: PrepareConfig) -> Result:
     if config.dry_run:
         deque(counted(kept, result), maxlen=0)
     else:
-        with replacing(target, COMMAND) as made:
-            WRITERS[config.format](made, counted(kept, result), lambda: note(path, config, result))
+        with replacing(target, COMMAND) as place:
+            WRITERS[config.format](place, counted(kept, result), lambda: note(path, config, result))
     if not result.kept:  # in a dry run; else `note` has said so
         raise none_left(path, result)
     return result
@@ -115,90 +97,6 @@ def note(path: Path, config: PrepareConfig, result: Result) -> str:
     dropped = [{"file": name, "reason": reason} for name, reason in result.dropped]
     facts = {"made_by": COMMAND, "source": str(path), **asked, "pictures": result.kept, "counts": result.counts()}
     return json.dumps({**facts, "dropped": dropped}, indent=2, ensure_ascii=False) + "\n"
-
-
-# --- one image ----------------------------------------------------------------------------------------------
-
-
-def made(source: Source, name: str, config: PrepareConfig) -> Made:
-    """One file, read once; dropped, or resized and encoded."""
-    digest = b""
-    try:
-        check_name(name)
-        data = content(source, name)
-        digest = hashlib.blake2b(data, digest_size=16).digest()
-        if len(data) < config.min_bytes:
-            raise Dropped("of too few bytes", f"{len(data)} bytes, fewer than {config.min_bytes}")
-        return Made(digest, encoded(resized(data, config), config))
-    except Dropped as dropped:
-        return Made(digest, dropped)
-
-
-def check_name(name: str) -> None:
-    """Raise `Dropped` for a name that cannot be written everywhere."""
-    try:
-        size = len(name.encode())
-    except UnicodeEncodeError:
-        raise Dropped("badly named", "its name is not UTF-8") from None
-    if size > MAX_NAME:
-        raise Dropped("badly named", f"its name has {size} bytes, more than {MAX_NAME}")
-
-
-def content(source: Source, name: str) -> bytes:
-    """A file's bytes. Raises `Dropped`."""
-    try:
-        with source.open(name) as file:
-            data = file.read(MAX_MEMBER + 1)
-    except Exception as error:  # a zip's member may be damaged in many ways
-        raise Dropped("unreadable", f"cannot be read: {error or type(error).__name__}") from None
-    if len(data) > MAX_MEMBER:
-        raise Dropped("of too many bytes", f"more than {MAX_MEMBER:,} bytes")
-    return data
-
-
-def resized(data: bytes, config: PrepareConfig) -> Image.Image:
-    """The image in a file's bytes, upright, 8 bits, of the size asked for. Raises `Dropped`."""
-    try:
-        check_shape(*displayed_size(BytesIO(data)), config)
-        image = upright(BytesIO(data), config.channels, config.size)
-    except Dropped:
-        raise
-    except Exception as error:  # Pillow's decoders raise whatever they trip over in a damaged file
-        raise Dropped("unreadable", f"cannot be read as an image: {error or type(error).__name__}") from None
-    shorter = min(image.size)
-    side = config.size or shorter
-    if config.crop == "centre":
-        return ImageOps.fit(image, (side, side), LANCZOS)
-    width, height = (max(side, round(length * side / shorter)) for length in image.size)
-    return image if side == shorter else image.resize((width, height), LANCZOS)
-
-
-def check_shape(height: int, width: int, config: PrepareConfig) -> None:
-    """Raise `Dropped` for an image that is too small, too long, or would become too large."""
-    shorter, longer = min(height, width), max(height, width)
-    if shorter < config.min_side:
-        raise Dropped("too small", f"{width}×{height} pixels, less than {config.min_side} on a side")
-    if config.max_aspect and longer > config.max_aspect * shorter:
-        raise Dropped("too long", f"{width}×{height} pixels, more than {config.max_aspect:g} to 1")
-    side = config.size or shorter
-    if config.crop == "none" and side * side * longer / shorter > Image.MAX_IMAGE_PIXELS:
-        raise Dropped("too long", f"{width}×{height} pixels, which {side} on the shorter side would make too large")
-
-
-def encoded(image: Image.Image, config: PrepareConfig) -> bytes:
-    """The image as a file; nothing in a dry run. Raises `Dropped` for what the format cannot hold."""
-    if config.dry_run:
-        return b""
-    file = BytesIO()
-    options = {"optimize": True} if config.encoding == "png" else {"quality": config.quality}
-    try:
-        image.save(file, config.encoding.upper(), **options)
-    except Exception as error:  # WebP has at most 16,383 pixels on a side
-        raise Dropped("not encodable", f"cannot be written as {config.encoding}: {error}") from None
-    return file.getvalue()
-
-
-# --- all of them --------------------------------------------------------------------------------------------
 
 
 def chosen(source: Source, config: PrepareConfig, result: Result) -> Iterator[tuple[str, bytes]]:
