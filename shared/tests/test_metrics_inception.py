@@ -259,11 +259,18 @@ def test_kept_features_are_used_again_and_belong_to_pixels_and_weights(
     changed = images.clone()
     changed[-1, -1, -1, -1] += 1
     cached_features(network, changed, tmp_path / "kept")
-    cached_features(network, images[:, :, :4], tmp_path / "kept")
+    cached_features(network, images.view(10, 3, 4, 16), tmp_path / "kept")  # the same bytes
     cached_features(network, images.flip(0), tmp_path / "kept")
     monkeypatch.setattr(network, "weights", "other")
     cached_features(network, images, tmp_path / "kept")
     assert len(calls) == 4
+
+
+def test_all_images_count_for_what_is_kept():
+    many = torch.zeros(2001, 1, dtype=torch.uint8)
+    changed = many.clone()
+    changed[-1] = 1
+    assert inception_cache.digest(many, about="") != inception_cache.digest(changed, about="")
 
 
 def test_damaged_features_are_made_again(network, images, features, tmp_path, monkeypatch):
