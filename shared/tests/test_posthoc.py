@@ -230,6 +230,15 @@ def test_a_snapshot_of_another_network(tmp_path):
         read_weights(tmp_path, "post-hoc-0.12")
 
 
+@pytest.mark.parametrize("name", ["profile-x", "profile-", "profile-0.10", "profile-9.0", "profile-0.0", "profile-nan"])
+def test_a_name_that_no_training_gives_is_not_read_as_a_width(name, tmp_path):
+    """A stranger's file, with digests that are right."""
+    path = tmp_path / "mine.safetensors"
+    write_checkpoint(path, {f"{name}.weight": torch.zeros(3)}, {"averages": {name: 3}})
+    with pytest.raises(UserError, match="holds no profiles"):
+        read_weights(path, "post-hoc-0.1")
+
+
 def test_a_width_that_cannot_be_made(walked):
     """The range that the message states is the one in which it can."""
     with pytest.raises(UserError, match="post-hoc-0.28 cannot be made of the 32 averages .* widths from .* can$") as e:
@@ -336,6 +345,20 @@ def test_all_that_a_run_keeps_can_be_read(tmp_path):
     for name in ("optimizer", "ema-0", "profile-0", ""):  # the beginnings of other names
         with pytest.raises(UserError, match=f"holds no {name} weights"):
             read_weights(tmp_path, name)
+
+
+def test_other_tensors_are_no_weights(tmp_path):
+    write_checkpoint(
+        tmp_path / "x", {f"{n}.w": torch.zeros(1) for n in ("modelled", "ema-0.9x", "swap", "ema-0.5")}, {}
+    )
+    assert available(tmp_path / "x") == ["ema-0.5"]
+
+
+def test_an_average_that_has_not_begun_is_none(tmp_path):
+    fit(Run(tmp_path), part(swa_start=99))
+    assert available(tmp_path) == ["model", "ema"]
+    with pytest.raises(UserError, match="averages.swa_start was not reached"):
+        read_weights(tmp_path, "swa")
 
 
 def test_a_run_of_defaults_holds_what_it_always_did(tmp_path):

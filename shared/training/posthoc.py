@@ -15,9 +15,10 @@ from torch import Tensor
 
 from shared.errors import UserError
 from shared.training.checkpoint import Checkpoints, is_count, read_facts, read_tensors
-from shared.training.config import POST_HOC
+from shared.training.config import POST_HOC, STORED
 from shared.training.profiles import Profile, combine, exponent
 
+LOW, HIGH = 0.001, 0.288  # of widths, as in AveragesConfig.profiles
 TOLERANCE = 0.05  # distance of the fitted profile over the wanted one's norm
 WIDTHS = np.arange(0.005, 0.2851, 0.005)  # that are tried to say which there are
 
@@ -66,7 +67,15 @@ def width_named(weights: str) -> float | None:
 def kept_in(path: Path) -> list[Kept]:
     """The power-function averages in a checkpoint or snapshot. Raises UserError if it is damaged."""
     counts = read_facts(path).get("averages", {})
-    return [Kept(path, name, n) for name, n in counts.items() if name.startswith("profile-") and is_count(n) and n]
+    return [Kept(path, name, n) for name, n in counts.items() if is_profile(name) and is_count(n) and n]
+
+
+def is_profile(name: str) -> bool:
+    """Whether an average is called as a training calls profiles: a file may come from anywhere."""
+    number = name.removeprefix("profile-")
+    if number == name or not STORED.fullmatch(name):
+        return False
+    return repr(float(number)) == number and LOW <= float(number) <= HIGH
 
 
 def kept_by(path: Path) -> list[Kept]:
@@ -81,7 +90,7 @@ def kept_by(path: Path) -> list[Kept]:
     end, seen = max(kept.count for kept in own), {(kept.name, kept.count) for kept in own}
     for snapshot in Checkpoints(path.parent.parent / "averages", keep=None).all() if is_in_run(path) else []:
         try:
-            found = kept_in(snapshot) if snapshot != path else []
+            found = kept_in(snapshot)
         except UserError:
             raise damaged(snapshot) from None
         own += [kept for kept in found if kept.count <= end and (kept.name, kept.count) not in seen]
@@ -105,8 +114,10 @@ def fit(kept: list[Kept], width: float) -> Fit:
         kept: what `kept_by` found.
         width: the profile's standard deviation as a share of the training.
     """
-    if not 0.001 <= width <= 0.288:
-        raise UserError(f"post-hoc-{width:g} is no average: widths lie between 0.001 and 0.288, that of the plain mean")
+    if not LOW <= width <= HIGH:
+        raise UserError(
+            f"post-hoc-{width:g} is no average: widths lie between {LOW} and {HIGH}, that of the plain mean"
+        )
     given = Profile(np.array([exponent(k.width) for k in kept]), np.array([float(k.count) for k in kept]))
     factors, error = combine(given, Profile(exponent(width), float(given.t.max())))
     return Fit(width, tuple(kept), tuple(factors.tolist()), error)
