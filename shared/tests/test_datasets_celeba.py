@@ -11,9 +11,10 @@ from PIL import Image
 
 from shared import _torchvision
 from shared.datasets import DataConfig, celeba, load
+from shared.datasets.decode import known_formats
 from shared.errors import UserError
 from shared.tests.test_datasets_folder import emptied, text
-from shared.training.data import check_data
+from shared.training.data import Seeded, check_data
 
 ATTRIBUTES = [f"Attribute_{i}" for i in range(38)] + ["Smiling", "Young"]
 PARTS = [0, 0, 0, 1, 2, 2, 0]  # of each image: train, valid or test
@@ -189,3 +190,24 @@ def test_an_image_that_cannot_be_used_is_named_at_load_if_it_is_the_first_else_w
     data = opened(root)
     with pytest.raises(UserError, match=r"000003\.jpg cannot be read as an image of CelebA \(.+\): fetch it again"):
         data[2]
+
+
+def test_faces_that_cannot_be_read_are_left_out_within_a_share(root):
+    folder = root / "celeba/img_align_celeba"
+    text(folder / "000001.jpg")
+    data = opened(root, bad_share=0.25)
+    assert len(data) == 4 and torch.equal(data[0][0], data[1][0])
+    assert torch.equal(data[0][1]["attributes"], data[1][1]["attributes"])  # those of the face that is shown
+    assert data.skipped == [f"{folder}/000001.jpg (its content is none of {', '.join(known_formats())})"]
+    (folder / "000007.jpg").unlink()
+    with pytest.raises(UserError, match="2 of 4 images cannot be read"):
+        data[3]
+
+
+def test_faces_are_turned_in_the_training_part_alone(root):
+    for split in ("train", "test"):
+        plain, data = opened(root, split=split), opened(root, split=split, flip=True)
+        shown = [Seeded(data)[1, seed][0] for seed in range(20)]
+        turned = [torch.equal(x, plain[1][0].flip(-1)) for x in shown]
+        assert all(t or torch.equal(x, plain[1][0]) for x, t in zip(shown, turned, strict=True))
+        assert set(turned) == ({True, False} if split == "train" else {False})
