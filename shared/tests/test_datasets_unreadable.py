@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader
 from shared.datasets import DataConfig, folder, load
 from shared.datasets.images import ImageFolder, InMemory
 from shared.errors import UserError
+from shared.experiments import run as experiments_run
 from shared.experiments.config import RunConfig
 from shared.experiments.run import MAX_NAMED, RunRecord
 from shared.experiments.show import show
@@ -169,6 +170,15 @@ def test_what_loader_processes_meet_the_main_one_knows(tmp_path, streaming):
 
 
 # --- in a run -----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch) -> None:
+    """A run's record without its code, machine and curves, which take seconds to write down."""
+    monkeypatch.setattr(RunRecord, "log", lambda *arguments: None)
+    monkeypatch.setattr(experiments_run, "provenance", dict)
+    monkeypatch.setattr(experiments_run, "git", lambda *arguments: "")
+    monkeypatch.setattr(experiments_run, "write_source", lambda path, task: path.touch())
 
 
 class Shift(nn.Module):
