@@ -1,0 +1,96 @@
+"""Real images beside a model: pictures that a person gives, and those of its data that it was not trained on."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from shared.datasets import load as load_data
+from shared.datasets.decode import decode
+from shared.datasets.images import InMemory
+from shared.datasets.ranges import to_unit
+from shared.errors import UserError
+from task1_unconditional.model import Model
+
+HELD_OUT = "data:"  # and a number: one of the images that were held out
+
+
+def part_of(model: Model, split: str) -> Dataset:
+    """The part "train" or "test" of the data that a model was trained on, as the training saw it but for chance.
+
+    Raises:
+        UserError: it is data of one's own, is not there any more, or has no such part.
+    """
+    if model.config.own_data:
+        raise UserError(f"{model.source} was trained on data of your own, of which no part is known here")
+    plain = {name: value for name, value in (("flip", False), ("crop", "centre")) if hasattr(model.config.data, name)}
+    return load_data(replace(model.config.data, split=split, **plain))
+
+
+def held_out(model: Model) -> tuple[Dataset, str]:
+    """Images that the model was not trained on, and "test"; those that it was, and "train", where there are no others.
+
+    Raises:
+        UserError: there are neither.
+    """
+    try:
+        return part_of(model, "test"), "test"
+    except UserError:
+        return part_of(model, "train"), "train"
+
+
+def chosen(data: Dataset, n: int, seed: int = 0) -> Tensor:
+    """n images (n, C, H, W) in [-1, 1], or all if there are fewer; always the same, in an order that the seed draws."""
+    order = torch.randperm(len(data), generator=torch.Generator().manual_seed(seed))[:n]
+    if isinstance(data, InMemory):
+        return to_unit(data.images[order])
+    return torch.stack([data[i][0] for i in order.tolist()])
+
+
+def pictures_given(model: Model, names: tuple[str, ...], n: int = 8) -> Tensor:
+    """Pictures (N, C, H, W) in [-1, 1] that a person names, in the model's size; n held-out ones where none is named.
+
+    Args:
+        model: the model.
+        names: files, or "data:3" for the third of the images that were held out, in the order of `chosen`.
+        n: of held-out images.
+
+    Raises:
+        UserError: a file cannot be read, or there is no such image.
+    """
+    if not names:
+        return chosen(held_out(model)[0], n)
+    return torch.stack([one(model, name) for name in names])
+
+
+def one(model: Model, name: str) -> Tensor:
+    """A picture (C, H, W) by its name."""
+    if not name.startswith(HELD_OUT):
+        return read_picture(Path(name), model.shape)
+    data, _ = held_out(model)
+    number = name.removeprefix(HELD_OUT)
+    if not number.isdecimal() or not 0 <= int(number) < len(data):
+        raise UserError(f"{name} is no held-out image: give {HELD_OUT} and a number from 0 to {len(data) - 1}")
+    return chosen(data, int(number) + 1)[-1]
+
+
+def read_picture(path: Path, shape: tuple[int, int, int]) -> Tensor:
+    """A file as an image (C, H, W) in [-1, 1]: any mode, resized and its centre cut out.
+
+    Raises:
+        UserError: it cannot be read, or the shape asked for is no square and the picture has another size.
+    """
+    channels, height, width = shape
+    try:
+        with open(path, "rb") as file:
+            pixels = decode(file, channels, height if height == width else None)
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror or 'it is no picture'}") from None
+    except Exception as error:  # Pillow's decoders raise whatever they trip over in a damaged file
+        raise UserError(f"{path} cannot be read as an image ({error}): give another") from None
+    if tuple(pixels.shape) != shape:
+        there, here = f"{pixels.shape[2]}×{pixels.shape[1]}", f"{width}×{height}"
+        raise UserError(f"{path} is {there} pixels, and the model's images are {here}: bring it to that size")
+    return to_unit(pixels)
