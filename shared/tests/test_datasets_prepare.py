@@ -97,6 +97,8 @@ def test_what_is_kept_loads_with_its_classes_and_what_is_dropped_is_named(source
         *("cats/small.png", "dogs/few.png", "dogs/text.png", "cut.png", "flipped.png", "empty.png")
     }
     assert sum(said["counts"].values()) == 6 and said["counts"]["too small"] == 1
+    reasons = {entry["file"].removeprefix(inside): entry["reason"] for entry in said["dropped"]}
+    assert reasons["cats/small.png"] == "100×31 pixels, less than 32 on a side"
 
 
 @pytest.mark.parametrize("crop", ["none", "centre"])

@@ -229,6 +229,14 @@ def test_of_data_in_memory_too(tmp_path):
     assert recorded(record)["skipped"]["count"] == 1
 
 
+def test_of_data_of_ones_own_that_says_so(tmp_path):
+    data, record = tiny.data(), begun(tmp_path)
+    data.skipped = [tmp_path / "a film.mp4"]
+    with record.closing():
+        tiny.fit(record, tiny.part(), dataset=data, steps=1)
+    assert recorded(record)["skipped"] == {"count": 1, "names": [f"{tmp_path}/a film.mp4"]}
+
+
 def test_a_run_with_nothing_unreadable_says_nothing(tmp_path):
     record = begun(tmp_path)
     train(fill(tmp_path / "images"), record, steps=1)

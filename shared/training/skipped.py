@@ -5,9 +5,9 @@ What a data set could not read, brought into the run's record while it is traine
 
 from typing import Protocol
 
-from torch import Tensor
 from torch.utils.data import Dataset
 
+from shared.datasets.streamed import Streamed
 from shared.training.processes import agreed
 
 
@@ -21,13 +21,15 @@ class Record(Protocol):
 def report_skipped(data: Dataset, record: Record) -> None:
     """Tell the record what has been left out so far, if anything has; all processes must call it together.
 
-    A data set names it in `skipped`, a list of texts. Where it is found while loading, it is marked in `unreadable`,
-    uint8 (N,), and `check_skipped()` raises UserError if it has become too much.
+    A data set, also one of a person's own, names it in `skipped`, a list of texts.
+
+    Raises:
+        UserError: it has become too much of a set that finds it only while it is loaded.
     """
-    marks = getattr(data, "unreadable", None)
-    if isinstance(marks, Tensor):
-        marks[agreed(marks.clone(), "max") > 0] = 1  # loaders write to it as well: only ever ones
+    if isinstance(data, Streamed):
+        met = agreed(data.unreadable.clone(), "max")
+        data.unreadable[met > 0] = 1  # loaders write to it as well: only ever ones
         data.check_skipped()
     names = getattr(data, "skipped", None)
     if isinstance(names, list) and names:
-        record.skipped(names)
+        record.skipped([str(name) for name in names])
