@@ -34,10 +34,11 @@ FILES = (
     *("config.yaml", "record.json", "source*.zip", "changes.patch", "metrics*.jsonl", LOCK, ".partial-*"),
     *("autoencoder.safetensors", "latents.json"),  # stage 2: what a diffusion decodes with, what was measured
 )
-FOLDERS = ("tensorboard", "checkpoints", "samples", "evaluations", LEFTOVER)
+FOLDERS = ("tensorboard", "checkpoints", "averages", "samples", "evaluations", LEFTOVER)
 INSIDE = {  # of its folders: those in them, and the files
     "": (FOLDERS, FILES),
     "checkpoints": ((), ("step-*.safetensors", ".partial-*")),
+    "averages": ((), ("step-*.safetensors", ".partial-*")),
     "samples": ((), ("step-*.png", "training.gif", ".partial-*")),
     "tensorboard": ((), ("events.out.tfevents.*",)),
     "evaluations": (("*",), ()),

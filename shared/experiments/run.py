@@ -10,6 +10,7 @@ it. `history.py` reads it.
     metrics.jsonl    a line of figures at each report
     tensorboard/     the same curves
     checkpoints/     see `shared/training/checkpoint`
+    averages/        snapshots of profiles, for `shared/training/posthoc`
     samples/         pictures
     evaluations/     what was measured afterwards, a folder each
     .lock            held while it is trained

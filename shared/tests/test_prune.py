@@ -5,10 +5,12 @@ import io
 import os
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 from unittest import mock
 
 import pytest
 from filelock import FileLock
+from torch import nn
 
 from shared.experiments import history
 from shared.experiments import prune as prune_module
@@ -16,6 +18,9 @@ from shared.experiments.history import Run, find_runs
 from shared.files import is_run
 from shared.tests import faults
 from shared.tests.made_runs import call, change, make
+from shared.training.averages import Averages
+from shared.training.checkpoint import Checkpoints
+from shared.training.config import AveragesConfig
 
 DO = ("--yes", "true")
 
@@ -134,6 +139,22 @@ def test_the_checkpoints_alone(root):
     assert kept(call("prune", "big", "--checkpoints", "true", *DO), "big", "it has no checkpoints")
     ended = call("prune", "--checkpoints", "true", *DO)
     assert ended.status == 1 and "--checkpoints needs to know of which runs" in ended.err
+
+
+def test_a_run_with_snapshots_of_averages(tmp_path, monkeypatch):
+    """As the loop writes them, and with what a killed save left; a person's file among them keeps the run."""
+    monkeypatch.chdir(tmp_path)
+    run = make(Path("runs"), "wide")
+    averages = run / "averages"
+    network = SimpleNamespace(averages=Averages(nn.Linear(1, 1), AveragesConfig(profiles=(0.05, 0.1))))
+    Checkpoints(averages, keep=None).save_profiles(200, network, {})
+    (averages / ".partial-step-00000400.safetensors").write_text("")
+    (averages / "best.safetensors").write_text("of a person's own")
+    assert kept(call("prune", "wide", *DO), "wide", "no run writes averages/best.safetensors")
+    (averages / "best.safetensors").unlink()
+    assert call("prune", "wide", "--checkpoints", "true", *DO).out.startswith("removed the checkpoints of runs/")
+    assert (averages / "step-00000200.safetensors").exists()
+    assert call("prune", "wide", *DO).out.startswith("removed runs/task1/wide") and not run.exists()
 
 
 # What is never touched
