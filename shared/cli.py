@@ -56,7 +56,17 @@ class Parser(ArgumentParser):
     def parse_args(self, args: Sequence[str] | None = None, **options: Any) -> Namespace:
         """Parse the command line."""
         given = sys.argv[1:] if args is None else args
-        return super().parse_args([plain(a) for a in spelled_out(given, self.short)], **options)
+        return super().parse_args(self.answered([plain(a) for a in spelled_out(given, self.short)]), **options)
+
+    def answered(self, arguments: Sequence[str]) -> list[str]:
+        """A command line in which every yes-or-no option has its answer: one without says yes."""
+        full = []
+        for argument, after in zip(arguments, [*arguments, "--"][1:], strict=True):
+            full.append(argument)
+            asks = getattr(self._option_string_actions.get(argument), "_typehint", None) in (bool, bool | None)
+            if asks and after.startswith("--"):
+                full.append("true")
+        return full
 
 
 def spelled_out(arguments: Sequence[str], short: Short) -> list[str]:

@@ -88,6 +88,46 @@ WRONG = {
 }
 
 
+@dataclass
+class Asked:
+    """Questions."""
+
+    loud: bool = False
+    """a question"""
+    sure: bool | None = None
+    """another"""
+    n: int = 1
+    """a number"""
+    word: str = ""
+    """a text"""
+
+
+@pytest.mark.parametrize(
+    "line, loud, sure",
+    [
+        (["--loud"], True, None),
+        (["--loud", "--n", "3"], True, None),
+        (["--n", "3", "--loud"], True, None),
+        (["--loud", "false", "--sure"], False, True),
+        (["--loud=false"], False, None),
+        (["--loud", "true", "--word=--sure"], True, None),
+    ],
+)
+def test_a_question_without_an_answer_is_answered_yes(line, loud, sure):
+    parser = Parser(prog="x")
+    parser.add_class_arguments(Asked)
+    found = parser.parse_args(line)
+    assert (found.loud, found.sure) == (loud, sure)
+
+
+def test_what_is_no_question_still_needs_its_value(capsys):
+    parser = Parser(prog="x")
+    parser.add_class_arguments(Asked)
+    with pytest.raises(SystemExit):
+        parser.parse_args(["--n", "--loud"])
+    assert "expected one argument" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("name", WRONG)
 def test_a_wrong_option_is_named_in_one_line(name, capsys):
     arguments, message = WRONG[name]
