@@ -90,13 +90,17 @@ def resident(
         x, given, flip = dataset.x.to(device), lambda values: values, False
     cond = {name: values.to(device) for name, values in dataset.cond.items()}
     for batch in keys:
-        index = torch.tensor([index for index, _ in batch], pin_memory=device.type == "cuda")  # or a GPU is waited for
-        index = index.to(device, non_blocking=True)
+        index = on_device([index for index, _ in batch], device)
         samples = x[index]
         if flip:
-            turned = torch.tensor([turns(torch.Generator().manual_seed(seed)) for _, seed in batch]).to(device)
+            turned = on_device([turns(torch.Generator().manual_seed(seed)) for _, seed in batch], device)
             samples = torch.where(turned.view(-1, *[1] * (samples.ndim - 1)), samples.flip(-1), samples)
         yield given(samples), {name: values[index] for name, values in cond.items()}
+
+
+def on_device(values: list[int] | list[bool], device: torch.device) -> Tensor:
+    """Numbers as a tensor on a device, which is not waited for."""
+    return torch.tensor(values, pin_memory=device.type == "cuda").to(device, non_blocking=True)
 
 
 def apart(worker: int) -> None:
