@@ -1,96 +1,138 @@
-"""Measure a trained model: `task1-evaluate --help`."""
+"""Measure a trained model: `task1-evaluate --help`. What is measured how: `measuring.py`."""
 
 import sys
-import time
-from dataclasses import asdict, dataclass, replace
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from jsonargparse.typing import PositiveInt
 
 from shared.cli import Parser, command
-from shared.sampling_options import EvaluateOptions, TrustOptions, overrides
+from shared.errors import UserError
+from shared.sampling_options import EvaluateOptions, TrustOptions
 from task1_unconditional.sample import load_for
 
 if TYPE_CHECKING:
+    from shared.metrics.inception import Inception
     from task1_unconditional.model import Model
 
 
 @dataclass
 class EvaluateConfig(TrustOptions, EvaluateOptions):
-    """What to measure, and with how many samples drawn how.
+    """What to measure, and on how many images.
 
-    All of it is inherited. From `EvaluateOptions`: the model (run, weights, device), the samples (n, seed, sampler,
-    steps, eta, spacing), and the folder for the figures (out). From `TrustOptions`: trust.
+    Inherited are from `EvaluateOptions` the model (run, weights, device), the samples (n, seed, sampler, steps, eta,
+    spacing) and the folder for the figures (out); from `TrustOptions` trust.
     """
 
+    also: tuple[str, ...] = ()
+    """further weights, measured alike and put into the same table: such as [model,post-hoc-0.1]; all is what is kept"""
+    samples: bool = True
+    """draw samples, for the digit judge and for FID"""
+    fid: bool | None = None
+    """FID, KID, Inception Score, precision and recall (default: where the digit judge cannot take the images)"""
+    inception: str | None = None
+    """file of the published Inception weights (default: torch's cache, else they are downloaded)"""
+    reference: Literal["train", "test"] = "train"
+    """part of the data that FID is against; the floor is what images of the other part reach"""
+    most: PositiveInt = 50_000
+    """real images of the reference, at most"""
+    bits_per_dim: bool = False
+    """bits per dimension of held-out images, by the variational bound"""
+    terms: PositiveInt = 50
+    """terms of the bound computed for each image, drawn among all; T - 1 of them is every one"""
+    ode: bool = False
+    """and by the probability-flow ODE"""
+    ode_images: PositiveInt = 50
+    """images for the ODE, at most"""
+    reconstruct: tuple[PositiveInt, ...] = ()
+    """error of held-out images turned into noise and back by DDIM, in each of these numbers of steps"""
+    real: PositiveInt = 500
+    """held-out images for bits per dimension and reconstruction, at most"""
 
-def table(facts: dict[str, Any]) -> str:
-    """The figures as a Markdown table, with the protocol they hold for."""
-    from shared.experiments.figures import shown
-    from shared.experiments.trained import figure_table
 
-    judged, protocol = facts["judge"], facts["protocol"]
-    shares = " ".join(f"{share:.1%}" for share in judged["histogram"])
-    floor = "not known" if judged["floor"] is None else f"{judged['floor']:.3f} ± {judged['floor_deviation']:.3f}"
-    ratio = "not known" if judged["ratio"] is None else shown("judge_distance_over_floor", judged["ratio"])
-    rows = [
-        ("samples", protocol["n"]),
-        ("weights, sampler, steps", f"{protocol['weights']}, {protocol['sampler']}, {protocol['steps']}"),
-        ("confident (≥ 0.9)", f"{judged['confident']:.1%}"),
-        ("share of each digit, 0 to 9", shares),
-        ("judge distance", f"{judged['distance']:.3f}"),
-        ("floor: real digits at the same n", floor),
-        ("distance / floor", ratio),
-        ("sampling, seconds", f"{facts['figures']['sampling_seconds']:.1f}"),
-    ]
-    return figure_table(rows, judged["caveat"])
+def inception_for(config: EvaluateConfig, model: "Model") -> "Inception | None":
+    """The network of FID, if it is wanted and its weights can be had; says so where they cannot.
+
+    Raises:
+        UserError: a file is named, and it does not hold them.
+    """
+    from shared.metrics.inception import WeightsMissing, load_inception
+    from task1_unconditional.measuring import can_judge
+
+    wanted = config.fid if config.fid is not None else bool(config.inception) or not can_judge(model)
+    if not wanted or not config.samples:
+        return None
+    try:
+        return load_inception(config.inception)
+    except WeightsMissing as error:
+        print(f"without FID and its like: {error}", file=sys.stderr)
+        return None
+
+
+def weights_of(config: EvaluateConfig, source: Path) -> list[str]:
+    """The names of all weights to measure, those of --weights first."""
+    from shared.training.weights import available
+
+    names = [name for also in config.also for name in (available(source) if also == "all" else [also])]
+    return list(dict.fromkeys([config.weights, *names]))
+
+
+def measure(model: "Model", config: EvaluateConfig, inception: "Inception | None") -> list[dict[str, Any]]:
+    """All evaluations of one model that the options ask for."""
+    from task1_unconditional import measuring
+
+    found = []
+    if config.samples:
+        found += measuring.of_samples(model, config, inception)
+    if config.bits_per_dim or config.ode:
+        found += measuring.of_bits(model, config)
+    found += measuring.of_reconstruction(model, config)
+    return found
+
+
+def write_all(model: "Model", found: list[dict[str, Any]], config: EvaluateConfig) -> None:
+    """Write each evaluation down in a folder of its own; the first has the table of all."""
+    from shared.experiments.trained import write_down
+    from task1_unconditional.measuring import table
+
+    for i, facts in enumerate(found):
+        out = config.out
+        if out and i:
+            protocol = facts["protocol"]
+            words = facts["main"], protocol["weights"], protocol["sampler"], protocol["steps"]
+            out = str(Path(out) / "-".join(str(word).replace(", ", "-").replace(" ", "-") for word in words))
+        write_down(model.source, facts, table([facts] if i else found), out)
 
 
 def run() -> int:
-    """Sample, judge, print, and write the figures down."""
-    parser = Parser(prog="task1-evaluate", description="Measure a trained model of stage 1 with the digit judge.")
+    """Measure, print, and write the figures down."""
+    parser = Parser(prog="task1-evaluate", description="Measure a trained model of stage 1.")
     parser.add_class_arguments(EvaluateConfig)
     config = parser.parse_args()
 
     import torch
 
-    from shared.experiments.trained import write_down
     from shared.metrics.judge import centre
+    from shared.sampling_options import device_of
+    from task1_unconditional.measuring import table
 
+    config.device = device_of(config)
     model = load_for(config, config.trust)
-    centre(torch.empty(1, *model.shape))  # says so before the work if the judge cannot take such images
-    facts = measure(model, config)
-    print(table(facts), end="")
-    write_down(model.source, facts, table(facts), config.out)
+    inception = inception_for(config, model)
+    if config.samples and inception is None:
+        centre(torch.empty(1, *model.shape))  # says so before the work if the judge cannot take such images either
+    found = []
+    for weights in weights_of(config, model.source):
+        if weights != config.weights:
+            config.weights = weights
+            model = load_for(config, config.trust)
+        found += measure(model, config, inception)
+    if not found:
+        raise UserError("nothing is asked for: leave out --samples false, or add --bits-per-dim or --reconstruct [50]")
+    print(table(found), end="")
+    write_all(model, found, config)
     return 0
-
-
-def measure(model: "Model", config: EvaluateConfig) -> dict[str, Any]:
-    """Sample and judge. The fields of `shared.experiments.history.Evaluation`, and what the judge says in full."""
-    from shared.experiments.trained import judge_figures, origin, protocol_of
-    from shared.metrics.report import judge_samples
-
-    options = overrides(config)
-    begun = time.perf_counter()
-    samples = model.sample(config.n, config.seed, **options)
-    seconds = time.perf_counter() - begun
-    judged = judge_samples(samples.cpu()).to_dict()
-    measured = origin("task1", model.source, model.config.train)
-    if not config.run:
-        measured["source"] = "the committed model"
-    protocol = {  # what `protocol_of` would add at the end stands here where it is to be shown
-        "n": config.n,
-        "reference": judged["reference"],
-        "extractor": judged["extractor"],
-        "guidance": "none",
-        "weights": config.weights,
-        **asdict(replace(model.config.sampling, **options)),
-    }
-    return {
-        **measured,
-        "main": "judge_distance_over_floor",
-        "protocol": protocol_of(model.config, config, protocol),
-        "figures": {**judge_figures(judged), "sampling_seconds": seconds},
-        "judge": judged,
-    }
 
 
 def main() -> None:

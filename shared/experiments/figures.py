@@ -84,7 +84,12 @@ FIGURES: dict[str, Figure] = {
     "codebook_perplexity": Figure("codebook perplexity", "higher", ".1f"),
     "rfid": Figure("reconstruction FID", "lower", ".2f"),
     # Likelihood, the training loss, and cost.
-    "bits_per_dim": Figure("bits/dim", "lower", ".2f"),
+    "bits_per_dim": Figure("bits/dim", "lower", ".3f"),
+    "bits_per_dim_error": Figure("bits/dim, standard error", None, ".3f"),
+    "bits_first": Figure("bits/dim of the last step, the levels", None, ".3f"),
+    "bits_between": Figure("bits/dim of the steps between", None, ".3f"),
+    "bits_prior": Figure("bits/dim of what is left at T", None, ".2g"),
+    "bits_flow": Figure("bits/dim of the flow", None, ".3f"),
     "loss": Figure("loss", "lower", ".4f"),
     "images_per_second": Figure("training, images/s", "higher", ".0f"),
     "sampling_seconds": Figure("sampling, s", "lower", ".1f"),
