@@ -112,7 +112,7 @@ def prepare(config: Config, resume: Path | None, init_from: Path | None):
     record = reopen_record(resume)
     checkpoint = Checkpoints(record.folder / "checkpoints").latest()
     facts = training_facts(checkpoint)
-    check_same(facts["config"], resolved)
+    check_same(facts["config"], resolved, asdict(Config()))
     record.config = resolved
     record.go_on(facts["step"])
     return network, diffusion, data, record, checkpoint

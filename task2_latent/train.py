@@ -97,7 +97,7 @@ def prepare(config: LatentTraining, resume: Path | None, init_from: Path | None)
         record = create_record("task2", config.run, asdict(config), autoencoder.copy_to)
         record.config = resolved
         return model, data, record, None
-    check_same(saved, resolved)
+    check_same(saved, resolved, asdict(LatentTraining()))
     record.config = resolved
     record.go_on(facts["step"])
     return model, data, record, checkpoint

@@ -123,7 +123,7 @@ def prepare(config: AutoencoderTraining, resume: Path | None, init_from: Path | 
     record = reopen_record(resume)
     checkpoint = Checkpoints(record.folder / "checkpoints").latest()
     facts = training_facts(checkpoint)
-    check_same(facts["config"], resolved)
+    check_same(facts["config"], resolved, asdict(AutoencoderTraining()))
     record.config = resolved
     record.go_on(facts["step"])
     return autoencoder, opponents, data, record, checkpoint

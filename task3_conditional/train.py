@@ -100,7 +100,7 @@ def prepare(config: Config, resume: Path | None, init_from: Path | None):
         record = create_record("task3", config.run, asdict(config))
         record.config = resolved
         return model, data, record, None
-    check_same(saved, resolved)
+    check_same(saved, resolved, asdict(Config()))
     record.config = resolved
     record.go_on(facts["step"])
     return model, data, record, checkpoint

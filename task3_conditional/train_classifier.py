@@ -145,7 +145,7 @@ def prepare(config: ClassifierTraining, resume: Path | None, init_from: Path | N
     record = reopen_record(resume)
     checkpoint = Checkpoints(record.folder / "checkpoints").latest()
     facts = training_facts(checkpoint)
-    check_same(facts["config"], resolved)
+    check_same(facts["config"], resolved, asdict(ClassifierTraining()))
     record.config = resolved
     record.go_on(facts["step"])
     return network, data, examples, record, checkpoint

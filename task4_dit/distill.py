@@ -183,7 +183,7 @@ def prepare(
     besides = {"shape": teacher.shape, "known": teacher.known, "space": space_facts, "distill": asdict(config.distill)}
     resolved = plain({**besides, **asdict(own)})
     if record is not None:
-        check_same(facts["config"], resolved)
+        check_same(facts["config"], resolved, {"distill": asdict(DistillConfig()), **asdict(Config())})
         record.config = resolved
         record.go_on(facts["step"])
         return student, teacher, data, record, checkpoint

@@ -151,7 +151,7 @@ def prepare(config: Config, resume: Path | None, init_from: Path | None):
         record = create_record("task4", config.run, asdict(config), *([autoencoder.copy_to] if autoencoder else []))
         record.config = resolved
         return model, data, record, None
-    check_same(saved, resolved)
+    check_same(saved, resolved, asdict(Config()))
     record.config = resolved
     record.go_on(facts["step"])
     return model, data, record, checkpoint

@@ -194,7 +194,7 @@ def prepare(config: Config, resume: Path | None, init_from: Path | None):
         record = create_record("task5", config.run, asdict(config), *copies)
         record.config = resolved
         return model, data, record, None
-    check_same(facts["config"], resolved)
+    check_same(facts["config"], resolved, asdict(Config()))
     record.config = resolved
     record.go_on(facts["step"])
     return model, data, record, checkpoint

@@ -352,7 +352,7 @@ def test_more_steps_may_be_asked_for(tmp_path):
 
 def test_a_config_that_would_train_something_else_is_named():
     saved = {"train": {"steps": 5, "batch": 8}, "optimizer": {"lr": 1e-3}, "own": None, "run": {"name": "a"}}
-    check_same(saved, {**saved, "train": {"steps": 9, "batch": 8}, "run": {"name": "b"}})
+    check_same(saved, {**saved, "train": {"steps": 9, "batch": 8}, "run": {"name": "b"}}, saved)
     for change, message in (
         ({"train": {"steps": 5, "batch": 16}}, "train.batch 8, not 16"),
         ({"optimizer": {"lr": 2e-3}}, "optimizer.lr 0.001, not 0.002"),
@@ -360,7 +360,33 @@ def test_a_config_that_would_train_something_else_is_named():
         ({"more": 1}, "more None, not 1"),
     ):
         with pytest.raises(UserError, match=f"the checkpoint was made with ({message}).*--init-from"):
-            check_same(saved, {**saved, **change})
+            check_same(saved, {**saved, **change}, saved)
+
+
+def test_a_field_that_a_saved_config_lacks_had_its_default():
+    """A field of a section, a whole section, a tuple. What was saved counts, not what is the default by now."""
+    defaults = {"data": {"flip": False, "crop": "centre"}, "bound": {"share": 0.1}, "averages": {"more": ()}}
+    defaults["own"] = None
+    saved = {"data": {"crop": "random"}, "averages": {}, "own": {"class_path": "a.B"}, "shape": [1, 8, 8]}
+    now = {
+        "data": {"flip": False, "crop": "random"},
+        "bound": {"share": 0.1},
+        "averages": {"more": []},
+        "own": {"class_path": "a.B"},
+        "shape": [1, 8, 8],
+    }
+    check_same(saved, now, defaults)
+    assert saved["data"] == {"crop": "random"} and defaults["averages"] == {"more": ()}
+    for change, message in (
+        ({"data": {"flip": True, "crop": "random"}}, "data.flip False, not True"),
+        ({"data": {"flip": False, "crop": "centre"}}, "data.crop random, not centre"),
+        ({"bound": {"share": 0.2}}, "bound.share 0.1, not 0.2"),
+        ({"averages": {"more": [0.9]}}, r"averages.more \[\], not \[0.9\]"),
+        ({"own": None}, "own None, not|own.class_path a.B, not None"),
+        ({"shape": [1, 9, 9]}, r"shape \[1, 8, 8\], not \[1, 9, 9\]"),
+    ):
+        with pytest.raises(UserError, match=f"the checkpoint was made with ({message})"):
+            check_same(saved, {**now, **change}, defaults)
 
 
 def test_flat_names():

@@ -5,6 +5,7 @@ evaluation, an early stop) is the caller's `for` loop.
 """
 
 import contextlib
+import json
 import math
 import os
 import shutil
@@ -154,9 +155,26 @@ def check(data: Dataset, config: TrainConfig) -> None:
     check_data(data)
 
 
-def check_same(saved: dict[str, Any], now: dict[str, Any]) -> None:
-    """Raise UserError if a run is to be resumed with a config that would train something else."""
-    saved, now = flat(saved), flat(now)
+def completed(saved: dict[str, Any], defaults: dict[str, Any]) -> dict[str, Any]:
+    """A saved config with the defaults of the fields that it lacks, section by section."""
+    full = {**defaults, **saved}
+    for name in defaults.keys() & saved.keys():
+        if isinstance(defaults[name], dict) and isinstance(saved[name], dict):
+            full[name] = completed(saved[name], defaults[name])
+    return full
+
+
+def check_same(saved: dict[str, Any], now: dict[str, Any], defaults: dict[str, Any]) -> None:
+    """Raise UserError if a run is to be resumed with a config that would train something else.
+
+    A field that the saved config lacks was not there yet: what the run did is what is now the field's default.
+
+    Args:
+        saved: the checkpoint's.
+        now: asked for.
+        defaults: of all fields of such a config.
+    """
+    saved, now = flat(completed(saved, json.loads(json.dumps(defaults)))), flat(now)  # tuples as JSON has them
     for name in sorted(saved.keys() | now.keys()):
         if saved.get(name) != now.get(name) and name not in MAY_CHANGE and not name.startswith("run."):
             raise UserError(

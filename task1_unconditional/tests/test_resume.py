@@ -11,9 +11,10 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 
 import task1_unconditional
-from shared.training.checkpoint import Checkpoints, read_facts, read_tensors
+from shared.training.checkpoint import Checkpoints, read_facts, read_tensors, write_checkpoint
 from task1_unconditional.tests.commands import TINY, do_sample, do_train, figures, record
 
 EVERY = "--train.log-every 5 --train.save-every 5".split()
@@ -142,6 +143,52 @@ def test_a_resumed_run_keeps_its_start_and_its_config(here):
     assert do_train("--resume", run, "--train.steps", 3).status == 0
     assert record(run)["started"] == before["started"] and record(run)["ended"] > before["ended"]
     assert (run / "config.yaml").read_text() == config
+
+
+SINCE = {  # fields that configs have got since the first runs
+    "data": ("flip", "crop", "bad_share"),
+    "averages": ("more", "profiles", "snapshot_every"),
+    "bound": ("variance", "objective", "share", "loss_aware"),
+    "diffusion": ("times", "time_mean", "time_deviation"),
+}
+
+
+def age(run: Path) -> None:
+    """Leave of a run's configs, the checkpoint's and the folder's, what an early version wrote."""
+    checkpoint, text = Checkpoints(run / "checkpoints").latest(), run / "config.yaml"
+    facts, tensors = read_facts(checkpoint), {}
+    for part in ("model", "ema", "optimizer"):
+        tensors |= {f"{part}.{name}": tensor for name, tensor in read_tensors(checkpoint, part).items()}
+    for config in (facts["config"], written := yaml.safe_load(text.read_text())):
+        for section, fields in SINCE.items():
+            for field in fields:
+                del config[section][field]
+            if not config[section]:
+                del config[section]
+    assert tensors.keys() == facts.pop("digests").keys()
+    write_checkpoint(checkpoint, tensors, facts)
+    text.write_text(yaml.safe_dump(written))
+
+
+def test_a_run_of_an_earlier_version_goes_on_bit_for_bit(here):
+    old, options = Path("runs/task1/old"), [*TINY, *EVERY, "--diffusion.predict", "x0"]
+    assert do_train(*options, "--train.steps", 5, "--run.name", "old").status == 0
+    age(old)
+    for change, message in (
+        (("--averages.more", "[0.5]"), "averages.more [], not [0.5]"),
+        (("--bound.objective", "vlb"), "bound.objective simple, not vlb"),
+        (("--diffusion.predict", "v"), "diffusion.predict x0, not v"),
+    ):
+        refused = do_train("--resume", old, "--train.steps", 10, *change)
+        assert refused.status == 1 and f"the checkpoint was made with {message}: resume with" in refused.err
+    ended = do_train("--resume", old, "--train.steps", 10)
+    assert ended.status == 0, ended.err
+    assert do_train(*options, "--train.steps", 10, "--run.name", "whole").status == 0
+    assert_same_end(old, Path("runs/task1/whole"))
+    now, whole = (
+        read_facts(Checkpoints(run / "checkpoints").latest())["config"] for run in (old, old.parent / "whole")
+    )
+    assert {**now, "run": None} == {**whole, "run": None}
 
 
 def streaming(own: str, *options: object) -> list[object]:
