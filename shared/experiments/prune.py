@@ -33,13 +33,14 @@ LEFTOVER = ".pruned-" + "[0-9a-f]" * 16
 FILES = (
     *("config.yaml", "record.json", "source*.zip", "changes.patch", "metrics*.jsonl", LOCK, ".partial-*"),
     *("autoencoder.safetensors", "latents.json"),  # stage 2: what a diffusion decodes with, what was measured
+    *("teacher.safetensors", "pairs.safetensors", "image.safetensors"),  # stages 4 and 5: what the run began from
 )
 FOLDERS = ("tensorboard", "checkpoints", "averages", "samples", "evaluations", LEFTOVER)
 INSIDE = {  # of its folders: those in them, and the files
     "": (FOLDERS, FILES),
     "checkpoints": ((), ("step-*.safetensors", ".partial-*")),
     "averages": ((), ("step-*.safetensors", ".partial-*")),
-    "samples": ((), ("step-*.png", "training.gif", ".partial-*")),
+    "samples": ((), ("step-*.png", "step-*.gif", "training.gif", ".partial-*")),
     "tensorboard": ((), ("events.out.tfevents.*",)),
     "evaluations": (("*",), ()),
     "evaluations/*": ((), ("evaluation.json", "evaluation.md", "reconstructions.png", ".partial-*")),

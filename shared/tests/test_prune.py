@@ -157,6 +157,17 @@ def test_a_run_with_snapshots_of_averages(tmp_path, monkeypatch):
     assert call("prune", "wide", *DO).out.startswith("removed runs/task1/wide") and not run.exists()
 
 
+@pytest.mark.parametrize(
+    "name", ["teacher.safetensors", "pairs.safetensors", "image.safetensors", "samples/step-00000500.gif"]
+)
+def test_what_other_stages_keep_beside(name, root):
+    """What a student or a video model was made from, and clips."""
+    path = root / "task1" / "good" / name
+    path.parent.mkdir(exist_ok=True)
+    path.write_text("")
+    assert call("prune", "good", *DO).out.startswith("removed runs/task1/good") and not path.exists()
+
+
 # What is never touched
 
 
