@@ -41,6 +41,8 @@ class EvaluateConfig(TrustOptions, EvaluateOptions):
     """bits per dimension of held-out images, by the variational bound"""
     terms: PositiveInt = 50
     """terms of the bound computed for each image, drawn among all; T - 1 of them is every one"""
+    variance: Literal["small", "large"] | None = None
+    """of a step, in the bound (default: the run's)"""
     ode: bool = False
     """and by the probability-flow ODE"""
     ode_images: PositiveInt = 50

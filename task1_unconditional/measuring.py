@@ -169,12 +169,13 @@ def real_images(model: Model, config: "EvaluateConfig") -> tuple[Tensor, str, li
 def of_bits(model: Model, config: "EvaluateConfig") -> Iterator[dict]:
     """Bits per dimension by the bound, and by the ODE if that is asked for."""
     images, name, notes = real_images(model, config)
-    bound = Bound(model.diffusion.schedule, model.config.bound.variance)
+    variance = config.variance or model.config.bound.variance
+    bound = Bound(model.diffusion.schedule, variance)
     plain = exact(model)
     denoise = clamped(plain, model.diffusion.schedule) if model.config.sampling.clamp else plain
     generator = torch.Generator().manual_seed(config.seed)
     found = bound_bits(denoise, bound, images, config.terms, generator)
-    how = f"bound, {model.config.bound.variance} variance"
+    how = f"bound, {variance} variance"
     yield bits_of(model, config, found, how, name, notes, model.diffusion.schedule.T)
     if config.ode:
         some = images[: config.ode_images]
