@@ -197,7 +197,7 @@ def train(root: Path, record: RunRecord, **options) -> None:
     data = opened(root, bad_share=options.pop("bad_share", 0.05))
     part = Part(Shift(), lambda model, x, cond: model(x, None, cond).square().mean(), OptimizerConfig())
     with record.closing():
-        tiny.fit(record, part, dataset=data, **{"steps": 10, "log_every": 100, **options})
+        tiny.fit(record, part, dataset=data, **{"steps": 10, "log_every": 0, **options})
 
 
 def begun(tmp_path: Path) -> RunRecord:
@@ -266,6 +266,8 @@ def test_a_run_that_is_gone_on_with_keeps_what_was_named_before(tmp_path, stream
     record.skipped(many)
     assert recorded(record)["skipped"]["count"] == MAX_NAMED + 53
     assert recorded(record)["skipped"]["names"] == ["a", "b", "c", *many][:MAX_NAMED]
+    record.skipped(["a"])
+    assert recorded(record)["skipped"]["count"] == MAX_NAMED + 53  # those without a name still count
     record.close("finished")
 
 
