@@ -33,7 +33,7 @@ MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 GREY, DASHES = "#666666", ("--", ":", "-.")  # of published figures
 NAMED = 12  # more series than a reader can look up in a legend are drawn alike
 SMOOTHED = 30  # a loss is smoothed over one part in so many of the longest curve
-OBJECTIVE = ("data", "own_data", "schedule", "diffusion")  # parts of a config that say what a loss measures
+OBJECTIVE = ("data", "own_data", "schedule", "diffusion", "bound")  # parts of a config that say what a loss measures
 
 Curve = list[tuple[float, float]]  # (images seen, loss)
 
