@@ -134,8 +134,11 @@ def described(data: DataConfig, own_data: Own | None) -> str:
     """A data set in words, as far as its config tells: statistics and caches hold for one data set."""
     if own_data:
         return json.dumps({"own": own_data}, sort_keys=True)
-    fields = {name: value for name, value in asdict(data).items() if name != "download"}
-    if data.name != "folder":  # a folder is what lies there; the other sets are the same everywhere
+    fields = {name: value for name, value in asdict(data).items() if name not in ("download", "bad_share")}
+    for name in ("flip", "crop"):  # what came later is said where it is in use: what was made before stays valid
+        if fields[name] == getattr(DataConfig(), name):
+            del fields[name]
+    if data.name not in ("folder", "lmdb"):  # these are what lies there; the other sets are the same everywhere
         del fields["root"]
     elif fields["root"]:
         fields["root"] = str(Path(fields["root"]).expanduser().resolve())
