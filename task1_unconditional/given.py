@@ -25,8 +25,7 @@ def part_of(model: Model, split: str) -> Dataset:
     """
     if model.config.own_data:
         raise UserError(f"{model.source} was trained on data of your own, of which no part is known here")
-    plain = {name: value for name, value in (("flip", False), ("crop", "centre")) if hasattr(model.config.data, name)}
-    return load_data(replace(model.config.data, split=split, **plain))
+    return load_data(replace(model.config.data, split=split, flip=False, crop="centre"))
 
 
 def held_out(model: Model) -> tuple[Dataset, str]:
