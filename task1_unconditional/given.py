@@ -70,8 +70,8 @@ def one(model: Model, name: str) -> Tensor:
         return read_picture(Path(name), model.shape)
     data, _ = held_out(model)
     number = name.removeprefix(HELD_OUT)
-    if not number.isdecimal() or not 0 <= int(number) < len(data):
-        raise UserError(f"{name} is no held-out image: give {HELD_OUT} and a number from 0 to {len(data) - 1}")
+    if not number.isdecimal() or len(number) > 18 or not int(number) < len(data):
+        raise UserError(f"{name[:40]} is no held-out image: give {HELD_OUT} and a number from 0 to {len(data) - 1}")
     return chosen(data, int(number) + 1)[-1]
 
 
@@ -82,6 +82,8 @@ def read_picture(path: Path, shape: tuple[int, int, int]) -> Tensor:
         UserError: it cannot be read, or the shape asked for is no square and the picture has another size.
     """
     channels, height, width = shape
+    if path.exists() and not path.is_file():  # reading a pipe would wait for ever
+        raise UserError(f"cannot read {path}: it is no regular file")
     try:
         with open(path, "rb") as file:
             pixels = decode(file, channels, height if height == width else None)
