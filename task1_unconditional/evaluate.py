@@ -57,19 +57,55 @@ def inception_for(config: EvaluateConfig, model: "Model") -> "Inception | None":
     """The network of FID, if it is wanted and its weights can be had; says so where they cannot.
 
     Raises:
-        UserError: a file is named, and it does not hold them.
+        UserError: a file is named, and it does not hold them; they cannot be had, and nothing else is asked for; there
+            are too few images, or none to measure against.
     """
+    from shared.metrics.image_figures import SMALLEST
     from shared.metrics.inception import WeightsMissing, load_inception
+    from task1_unconditional.given import part_of
     from task1_unconditional.measuring import can_judge
 
-    wanted = config.fid if config.fid is not None else bool(config.inception) or not can_judge(model)
+    judged = can_judge(model)
+    usual = not judged and not model.config.own_data  # of which no part is known that could be the reference
+    wanted = config.fid if config.fid is not None else bool(config.inception) or usual
     if not wanted or not config.samples:
         return None
+    part_of(model, config.reference)  # says so before the work if there is none
+    if min(config.n, config.most) < SMALLEST:
+        raise UserError(f"FID and its like need at least {SMALLEST} images: raise --n and --most, or add --fid false")
     try:
         return load_inception(config.inception)
     except WeightsMissing as error:
-        print(f"without FID and its like: {error}", file=sys.stderr)
+        if not judged and not on_real(config):
+            raise
+        print(f"{error}; the other figures follow", file=sys.stderr)
         return None
+
+
+def on_real(config: EvaluateConfig) -> bool:
+    """Whether something is to be measured on real images."""
+    return config.bits_per_dim or config.ode or bool(config.reconstruct)
+
+
+def check(model: "Model", config: EvaluateConfig, inception: "Inception | None", weights: list[str]) -> None:
+    """Raise UserError, before the work, where something that is asked for cannot be measured."""
+    import torch
+
+    from shared.metrics.judge import centre
+    from shared.training.weights import read_weights
+    from task1_unconditional.editing import times_of
+    from task1_unconditional.given import held_out
+
+    if on_real(config):
+        held_out(model)
+    elif not config.samples:
+        raise UserError("nothing is asked for: leave out --samples false, or add --bits-per-dim or --reconstruct [50]")
+    elif inception is None:
+        centre(torch.empty(1, *model.shape))  # if the judge cannot take such images either
+    for steps in config.reconstruct:
+        times_of(model, steps)
+    for name in weights[1:]:
+        read_weights(model.source, name)
 
 
 def weights_of(config: EvaluateConfig, source: Path) -> list[str]:
@@ -89,7 +125,8 @@ def measure(model: "Model", config: EvaluateConfig, inception: "Inception | None
         found += measuring.of_samples(model, config, inception)
     if config.bits_per_dim or config.ode:
         found += measuring.of_bits(model, config)
-    found += measuring.of_reconstruction(model, config)
+    if config.reconstruct:
+        found += measuring.of_reconstruction(model, config)
     return found
 
 
@@ -113,25 +150,20 @@ def run() -> int:
     parser.add_class_arguments(EvaluateConfig)
     config = parser.parse_args()
 
-    import torch
-
-    from shared.metrics.judge import centre
     from shared.sampling_options import device_of
     from task1_unconditional.measuring import table
 
     config.device = device_of(config)
     model = load_for(config, config.trust)
-    inception = inception_for(config, model)
-    if config.samples and inception is None:
-        centre(torch.empty(1, *model.shape))  # says so before the work if the judge cannot take such images either
+    config.run = config.run and str(model.source)  # a training that goes on may write a newer checkpoint meanwhile
+    inception, names = inception_for(config, model), weights_of(config, model.source)
+    check(model, config, inception, names)
     found = []
-    for weights in weights_of(config, model.source):
+    for weights in names:
         if weights != config.weights:
             config.weights = weights
             model = load_for(config, config.trust)
         found += measure(model, config, inception)
-    if not found:
-        raise UserError("nothing is asked for: leave out --samples false, or add --bits-per-dim or --reconstruct [50]")
     print(table(found), end="")
     write_all(model, found, config)
     return 0

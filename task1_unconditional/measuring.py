@@ -81,6 +81,8 @@ def name_of(model: Model, split: str, count: int, of: int) -> str:
 
 def of_samples(model: Model, config: "EvaluateConfig", inception: Inception | None) -> Iterator[dict]:
     """Draw samples; what the judge says of them, where it can, and what Inception's features say, where they are."""
+    if not can_judge(model) and inception is None:
+        return
     options = overrides(config)
     begun = time.perf_counter()
     samples = model.sample(config.n, config.seed, **options).cpu()
@@ -167,9 +169,15 @@ def real_images(model: Model, config: "EvaluateConfig") -> tuple[Tensor, str, li
 
 
 def of_bits(model: Model, config: "EvaluateConfig") -> Iterator[dict]:
-    """Bits per dimension by the bound, and by the ODE if that is asked for."""
+    """Bits per dimension by the bound, and by the ODE if that is asked for.
+
+    Raises:
+        UserError: there are no images; or the schedule has one level, and its smallest variance is 0.
+    """
     images, name, notes = real_images(model, config)
     variance = config.variance or model.config.bound.variance
+    if model.diffusion.schedule.T == 1 and variance != "large":
+        raise UserError(f"the {variance} variance of a schedule of one level is 0: add --variance large")
     bound = Bound(model.diffusion.schedule, variance)
     plain = exact(model)
     denoise = clamped(plain, model.diffusion.schedule) if model.config.sampling.clamp else plain
@@ -188,7 +196,8 @@ def bits_of(
     model: Model, config: "EvaluateConfig", found: Likelihood, how: str, name: str, notes: list[str], steps: int
 ) -> dict:
     """A likelihood as an evaluation."""
-    figures = {"bits_per_dim": found.bits_per_dim, "bits_per_dim_error": found.error}
+    error = None if math.isnan(found.error) else found.error  # of one image: JSON has no word for it
+    figures = {"bits_per_dim": found.bits_per_dim, "bits_per_dim_error": error}
     figures |= {f"bits_{part}": value for part, value in found.parts.items()}
     protocol = {
         "n": found.n,
@@ -199,7 +208,7 @@ def bits_of(
         "sampler": how,
         "steps": steps,
     }
-    rows = [Row("bits_per_dim", found.bits_per_dim, found.error, "")]
+    rows = [Row("bits_per_dim", found.bits_per_dim, error, "")]
     rows += [Row(f"bits_{part}", value, None, "") for part, value in found.parts.items()]
     return evaluation(model, config, "bits_per_dim", protocol, figures=figures, rows=lines(rows), notes=notes)
 
