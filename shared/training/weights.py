@@ -78,20 +78,24 @@ def how_good(source: Path, weights: str) -> str | None:
     return None if width is None else fitted(newest(source), width).told()
 
 
-def write_small(source: Path, file: Path) -> dict[str, Any]:
-    """Write a run's averaged weights in bfloat16, with its config and no optimizer: for sampling only.
+def write_small(source: Path, file: Path, weights: str = "ema") -> dict[str, Any]:
+    """Write one set of a run's weights in bfloat16, with its config and no optimizer: for sampling only.
+
+    The file's one set is called ema, as what is sampled from where nothing is said, whichever it was in the run.
 
     Args:
         source: a run's folder, or a checkpoint.
         file: the safetensors file to write, whole or not at all.
+        weights: as for `read_weights`: averaged ones, raw ones, or an average made of snapshots.
 
     Returns:
-        What the file says of itself: step and config.
+        What the file says of itself: step, config, and which weights these were.
 
     Raises:
-        UserError: there is no checkpoint.
+        UserError: as for `read_weights`.
     """
-    state, path = read_weights(source, "ema")
-    facts = {name: value for name, value in read_facts(path).items() if name in ("step", "config")}
+    state, path = read_weights(source, weights)
+    kept = {name: value for name, value in read_facts(path).items() if name in ("step", "config", "weights")}
+    facts = {"weights": weights, **kept}  # what such a file says of its own ones holds for a copy of it
     write_checkpoint(file, prefixed("ema", {name: tensor.to(torch.bfloat16) for name, tensor in state.items()}), facts)
     return facts
