@@ -25,11 +25,11 @@ python benchmarks/memory.py "$CONFIGS/mnist.yaml" "$CONFIGS/cifar10.yaml" # at b
 
 preset mnist
 task1-evaluate --run runs/task1/mnist --n 10000 --out runs/mnist
-task1-evaluate --run runs/task1/mnist --samples false --bits-per-dim true --reconstruct [10,20,50,100]
+task1-evaluate --run runs/task1/mnist --samples false --bits-per-dim true --reconstruct "[10,20,50,100]"
 task1-sample --run runs/task1/mnist --out samples/mnist
 export_run mnist runs/mnist.safetensors # 6.5 MB
 # It replaces digits.safetensors, which task1-sample takes by default, only if it is better by the digit judge: more
-# samples that the judge is sure of, and a smaller distance. Both measured alike, and neither by its training's seed:
+# samples that the judge is sure of, and a smaller distance. Both measured alike:
 task1-evaluate --run runs/mnist.safetensors --n 10000 --seed 1 --out runs/mnist-exported
 task1-evaluate --run $RESULTS/digits.safetensors --n 10000 --seed 1 --out runs/digits-committed
 
@@ -37,6 +37,6 @@ preset cifar10
 # 50,000 samples against the 50,000 of the training part. The Inception weights come from torch's cache, or are
 # downloaded; --inception PATH names a file. Where there are none the command says so, and the other figures stand.
 task1-evaluate --run runs/task1/cifar10 --fid true --n 50000
-task1-evaluate --run runs/task1/cifar10 --samples false --bits-per-dim true --reconstruct [10,20,50,100]
+task1-evaluate --run runs/task1/cifar10 --samples false --bits-per-dim true --reconstruct "[10,20,50,100]"
 task1-sample --run runs/task1/cifar10 --n 100 --out samples/cifar10
 # Its 29.5 million weights are 59 MB in bfloat16: they are not committed.
