@@ -1,4 +1,4 @@
-"""Introduced in task 5; used by task 5.
+"""Introduced in task 3; used by tasks 3, 5.
 
 Samples of which a part is known: the frames that come before, or the pixels around a hole. Each way is a wrapper that
 makes a denoiser of another, so that any sampler fills in the rest.
