@@ -13,7 +13,9 @@ from shared.errors import UserError
 from shared.precision import computing_in, resolve
 from shared.schedulers.config import SamplingConfig
 from shared.schedulers.diffusion import Denoiser, Diffusion, Network
+from shared.schedulers.inversion import times_from
 from shared.schedulers.samplers import Step, sampler_steps
+from shared.schedulers.steps import Noise
 from shared.training.data import derive
 
 Guide = Callable[[Network], Denoiser]  # the network as it computes here -> what the sampler asks
@@ -38,6 +40,41 @@ def computing(network: Network, precision: str, device: torch.device) -> Network
     return computed
 
 
+def generated(
+    network: nn.Module,
+    diffusion: Diffusion,
+    config: SamplingConfig,
+    seed: int,
+    guide: Guide | None,
+    way: Callable[[Denoiser, Noise], Iterator[Step]],
+) -> Iterator[Step]:
+    """Go some way with what a network says: from noise, from a picture, around a hole.
+
+    Args:
+        network: `model(x, t, cond)`.
+        diffusion: what its output means.
+        config: its precision.
+        seed: of the noise.
+        guide: makes a denoiser of the network, which computes in the config's precision whenever that asks it; where
+            not given, the network alone, told nothing, is the denoiser.
+        way: given the denoiser and where all noise comes from, the steps.
+
+    Raises:
+        UserError: whatever `guide` or `way` refuses by a ValueError.
+    """
+    generator = torch.Generator().manual_seed(seed)
+
+    def noise(x: Tensor) -> Tensor:
+        return torch.randn(x.shape, generator=generator).to(x)
+
+    computed = computing(network, config.precision, next(network.parameters()).device)
+    try:
+        denoise = guide(computed) if guide else diffusion.denoiser(computed, {})
+        return way(denoise, noise)
+    except ValueError as error:
+        raise UserError(str(error)) from None
+
+
 def generate_steps(
     network: nn.Module,
     diffusion: Diffusion,
@@ -49,31 +86,51 @@ def generate_steps(
     """Sample step by step: a generator of `Step`, whose `x` has the size (n, C, H, W).
 
     Args:
-        network: `model(x, t, cond)`.
-        diffusion: what its output means.
+        network, diffusion, seed, guide: as for `generated`.
         size: of the samples, their number first.
         config: sampler, steps, precision.
-        seed: of the noise.
-        guide: makes a denoiser of the network, which computes in the config's precision whenever that asks it; where
-            not given, the network alone, told nothing, is the denoiser.
 
     Raises:
         UserError: more steps than the schedule has levels, an eta outside [0, 1], or whatever `guide` refuses by a
             ValueError.
     """
     device = next(network.parameters()).device
-    generator = torch.Generator().manual_seed(seed)
 
-    def noise(x: Tensor) -> Tensor:
-        return torch.randn(x.shape, generator=generator).to(x)
+    def way(denoise: Denoiser, noise: Noise) -> Iterator[Step]:
+        return sampler_steps(denoise, diffusion.schedule, noise(torch.empty(size, device=device)), config, noise)
 
-    start = torch.randn(size, generator=generator).to(device)
-    computed = computing(network, config.precision, device)
-    try:
-        denoise = guide(computed) if guide else diffusion.denoiser(computed, {})
-        return sampler_steps(denoise, diffusion.schedule, start, config, noise)
-    except ValueError as error:
-        raise UserError(str(error)) from None
+    return generated(network, diffusion, config, seed, guide, way)
+
+
+def generate_from(
+    network: nn.Module,
+    diffusion: Diffusion,
+    images: Tensor,
+    strength: float,
+    config: SamplingConfig,
+    seed: int,
+    guide: Guide | None = None,
+) -> Iterator[Step]:
+    """Draw images again from the time strength · T on: SDEdit (Meng 2022), algorithm 1. A generator of `Step`.
+
+    Args:
+        network, diffusion, seed, guide: as for `generated`.
+        images: (N, C, H, W) in [-1, 1], on the network's device.
+        strength: above 0, at most 1: a little noise hides the details, much of it all but the rough shape.
+        config: sampler, precision, and steps, of which those below that time are taken.
+
+    Raises:
+        UserError: the strength is outside (0, 1], there are not so many levels, or as for `generate_steps`.
+    """
+    schedule = diffusion.schedule
+
+    def way(denoise: Denoiser, noise: Noise) -> Iterator[Step]:
+        start = strength * schedule.T
+        times = times_from(schedule, start, schedule.times(config.steps, config.spacing))
+        xt = diffusion.add_noise(images, noise(images), torch.full((len(images),), start, device=images.device))
+        return sampler_steps(denoise, schedule, xt, config, noise, times)
+
+    return generated(network, diffusion, config, seed, guide, way)
 
 
 def batch_seeds(n: int, batch: int, seed: int) -> Iterator[tuple[int, int]]:

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from shared.errors import UserError
-from shared.generation import computing, sampling_with
+from shared.generation import computing, generate_from, sampling_with
 from shared.schedulers.diffusion import Denoiser
-from shared.schedulers.inversion import invert, slerp, times_from
-from shared.schedulers.samplers import Step, ddim, sampler_steps
+from shared.schedulers.inversion import invert, slerp
+from shared.schedulers.samplers import Step, ddim
 from task1_unconditional.model import Model
 
 
@@ -82,20 +82,8 @@ def redrawn(model: Model, images: Tensor, strength: float, seed: int = 0, **opti
 
 def redrawing(model: Model, images: Tensor, strength: float, seed: int = 0, **options: object) -> Iterator[Step]:
     """As `redrawn`, step by step: a generator of `Step`."""
-    config, schedule = sampling_with(model.config.sampling, options), model.diffusion.schedule
-    generator = torch.Generator().manual_seed(seed)
-
-    def noise(x: Tensor) -> Tensor:
-        return torch.randn(x.shape, generator=generator).to(x)
-
-    try:
-        start = strength * schedule.T
-        times = times_from(schedule, start, schedule.times(config.steps, config.spacing))
-        xt = model.diffusion.add_noise(images, noise(images), torch.full((len(images),), start, device=images.device))
-        network = computing(model.network, config.precision, images.device)
-        return sampler_steps(model.diffusion.denoiser(network, {}), schedule, xt, config, noise=noise, times=times)
-    except ValueError as error:
-        raise UserError(str(error)) from None
+    config = sampling_with(model.config.sampling, options)
+    return generate_from(model.network, model.diffusion, images, strength, config, seed)
 
 
 def reconstruction_error(model: Model, images: Tensor, steps: int) -> Tensor:

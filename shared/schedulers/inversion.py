@@ -1,4 +1,4 @@
-"""Introduced in task 1; used by task 1.
+"""Introduced in task 1; used by tasks 1, 2, 3, 4, 5.
 
 The way from data up to noise: DDIM's ODE the other way round, and what can be done with the noise that it ends in.
 """
