@@ -131,11 +131,14 @@ def measure(model: "Model", config: EvaluateConfig, inception: "Inception | None
 
 
 def write_all(model: "Model", found: list[dict[str, Any]], config: EvaluateConfig) -> None:
-    """Write each evaluation down in a folder of its own; the first has the table of all."""
+    """Write each evaluation down in a folder of its own; the first has the table of all.
+
+    It is written last: of a run, the newest evaluation is the one that `runs` names and that others are held against.
+    """
     from shared.experiments.trained import write_down
     from task1_unconditional.measuring import table
 
-    for i, facts in enumerate(found):
+    for i, facts in reversed(list(enumerate(found))):
         out = config.out
         if out and i:
             protocol = facts["protocol"]

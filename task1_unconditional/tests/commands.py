@@ -2,9 +2,21 @@
 
 from shared.tests import commands
 from shared.tests.commands import Ended, figures, record
-from task1_unconditional import evaluate, sample, train
+from task1_unconditional import edit, evaluate, sample, train
 
-__all__ = ["NETWORK", "OWN", "TINY", "Ended", "call", "do_evaluate", "do_sample", "do_train", "figures", "record"]
+__all__ = [
+    "NETWORK",
+    "OWN",
+    "TINY",
+    "Ended",
+    "call",
+    "do_edit",
+    "do_evaluate",
+    "do_sample",
+    "do_train",
+    "figures",
+    "record",
+]
 
 NETWORK = "--network.width 8 --network.patch 2 --network.multipliers [1] --network.attention [none]".split()
 PLAIN = "--optimizer.schedule constant --optimizer.warmup 0 --diffusion.predict v --train.precision fp32".split()
@@ -35,6 +47,11 @@ def do_sample(*arguments: object) -> Ended:
 def do_evaluate(*arguments: object) -> Ended:
     """task1-evaluate, on the CPU."""
     return call(evaluate.main, "--device", "cpu", *arguments)
+
+
+def do_edit(way: str, *arguments: object) -> Ended:
+    """task1-edit, on the CPU."""
+    return call(edit.main, way, "--device", "cpu", *arguments)
 
 
 OWN = '''

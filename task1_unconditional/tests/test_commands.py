@@ -1,7 +1,6 @@
-"""Train, sample and measure: what each command leaves, and that it is what it says."""
+"""Train and sample: what each command leaves, and that it is what it says."""
 
 import json
-import shutil
 import subprocess
 import sys
 from dataclasses import fields, is_dataclass
@@ -17,8 +16,6 @@ from PIL import Image
 import task1_unconditional
 from shared import pictures
 from shared.cli import read_yaml, stored_config
-from shared.experiments.history import Run
-from shared.metrics.report import judge_samples
 from shared.schedulers.config import Sampler, Spacing
 from shared.training.checkpoint import read_facts, read_tensors
 from task1_unconditional.config import STAGE, Config, model_config
@@ -320,46 +317,6 @@ def test_the_model_that_comes_with_the_package_is_the_default(here):
     assert f"2 images from {COMMITTED}" in ended.out
     assert pixels(Path("samples/grid.png")).shape == (32, 62)
     assert do_sample("--n", 2, "--weights", "model").says(1, "holds no model weights")
-
-
-# --- evaluate -----------------------------------------------------------------------------------------------
-
-
-def test_figures_are_those_of_the_judge(trained, here):
-    ended = do_evaluate("--run", trained, "--n", 12, "--seed", 3, "--steps", 3, "--out", "o")
-    assert ended.status == 0, ended.err
-    written = json.loads(Path("o/evaluation.json").read_text())
-    assert written["judge"] == judge_samples(load(trained).sample(12, seed=3, steps=3)).to_dict()
-    protocol = written["protocol"]
-    assert (protocol["n"], protocol["seed"], protocol["weights"], protocol["steps"]) == (12, 3, "ema", 3)
-    assert protocol["sampler"] == "ddim" and protocol["data"] == "digits" and protocol["guidance"] == "none"
-    assert written["figures"]["sampling_seconds"] > 0
-    assert written["figures"]["judge_distance_over_floor"] == written["judge"]["ratio"]
-    assert (written["task"], written["step"], written["images"]) == ("task1", 8, 8 * 4)
-    assert written["seconds"] == record(trained)["seconds"] > 0
-    assert written["source"] == "step-00000008.safetensors"
-    table = Path("o/evaluation.md").read_text()
-    assert table in ended.out and "| samples | 12 |" in table and written["judge"]["caveat"] in table
-    assert f"| judge distance | {written['judge']['distance']:.3f} |" in table
-
-
-def test_each_evaluation_of_a_run_is_kept_in_it(trained, here):
-    shutil.copytree(trained, "copy")
-    for n in (2, 3, 3):
-        ended = do_evaluate("--run", "copy", "--n", n, "--weights", "model")
-        assert ended.status == 0, ended.err
-    evaluations = Run(Path("copy")).evaluations
-    assert [e.protocol["n"] for e in evaluations] == [2, 3, 3]
-    assert {e.step for e in evaluations} == {8} and {e.main for e in evaluations} == {"judge_distance_over_floor"}
-    assert str(evaluations[-1].path) in ended.out
-    assert Run(Path("copy")).main_figure() == (evaluations[-1].main, evaluations[-1].figures[evaluations[-1].main])
-
-
-def test_figures_of_a_file_are_only_printed(trained, here):
-    Path("file.safetensors").write_bytes((trained / "checkpoints" / "step-00000008.safetensors").read_bytes())
-    ended = do_evaluate("--run", "file.safetensors", "--n", 2)
-    assert ended.status == 0 and "| samples | 2 |" in ended.out and "written" not in ended.out
-    assert [p.name for p in here.iterdir()] == ["file.safetensors"]
 
 
 # --- help ---------------------------------------------------------------------------------------------------
