@@ -21,8 +21,8 @@ from shared.conditions.network import ConditionalUNet
 from shared.conditions.said import Cond
 from shared.datasets import load as load_data
 from shared.errors import UserError
-from shared.generation import batch_seeds, computing, generate_steps, sampling_with
-from shared.schedulers.config import GuidanceConfig
+from shared.generation import Guide, batch_seeds, computing, generate_steps, sampling_with
+from shared.schedulers.config import GuidanceConfig, SamplingConfig
 from shared.schedulers.diffusion import Denoiser, Diffusion, Network
 from shared.schedulers.guidance import blend, check_scale, classifier_guided, guided, lerp, rescaled, within
 from shared.schedulers.samplers import Step, sampler_steps
@@ -211,27 +211,47 @@ class Model:
         Raises:
             UserError: more steps than the schedule has levels, a scale that is no number, or no such option.
         """
+        config, guide = self.asking(cond, guidance=guidance, classifier=classifier, weak=weak, **options)
+        size = (len(next(iter(cond.values()))), *self.shape)
+        return generate_steps(self.network, self.diffusion, size, config, seed, guide)
+
+    def asking(
+        self,
+        cond: Cond,
+        *,
+        guidance: GuidanceConfig | None = None,
+        classifier: NoisyClassifier | None = None,
+        weak: Network | None = None,
+        **options: object,
+    ) -> tuple[SamplingConfig, Guide]:
+        """How to sample by the options of `steps`, and what makes a denoiser of the network: for `shared.generation`.
+
+        Raises:
+            UserError: there is no such option.
+        """
         config = sampling_with(self.config.sampling, options)
         device = next(self.network.parameters()).device
         cond = {name: value.to(device) for name, value in cond.items()}
         if weak is not None:
             weak = computing(weak, config.precision, device)
-        size = (len(next(iter(cond.values()))), *self.shape)
-
-        def guide(network: Network) -> Denoiser:
-            return self.guide(network, cond, guidance or self.config.guidance, classifier, weak)
-
-        return generate_steps(self.network, self.diffusion, size, config, seed, guide)
+        return config, lambda network: self.guide(network, cond, guidance or self.config.guidance, classifier, weak)
 
     def sample(self, cond: Cond, seed: int = 0, batch: int = 250, **options: Any) -> Tensor:
         """One image for each condition, (n, C, H, W) in [-1, 1], at most `batch` at a time. Options as for `steps`."""
-        parts, first = [], 0
-        for count, own_seed in batch_seeds(len(next(iter(cond.values()))), batch, seed):
-            own = {name: value[first : first + count] for name, value in cond.items()}
+        parts = []
+        for _, own, own_seed in batches_of(cond, seed, batch):
             *_, last = self.steps(own, own_seed, **options)
             parts.append(last.x.clamp(-1, 1))
-            first += count
         return torch.cat(parts)
+
+
+def batches_of(cond: Cond, seed: int, batch: int = 250) -> Iterator[tuple[slice, Cond, int]]:
+    """Of n samples at most `batch` at a time: which these are, their condition, and the seed of their noise."""
+    first = 0
+    for count, own_seed in batch_seeds(len(next(iter(cond.values()))), batch, seed):
+        part = slice(first, first + count)
+        yield part, {name: value[part] for name, value in cond.items()}, own_seed
+        first += count
 
 
 def load(source: str | Path | None = None, *, weights: str = "ema", device: str = "cpu") -> Model:

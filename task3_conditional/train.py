@@ -31,13 +31,15 @@ def fit(model: "Model", data: "Dataset", record: "RunRecord", resume: Path | Non
     from shared.conditions.asked import examples
     from shared.training.loop import device_for, train
     from shared.training.part import Part
+    from task3_conditional.given import given, shown
 
     config, diffusion, keys = model.config, model.diffusion, model.network.keys
     dropping = (config.condition.dropout, config.condition.together, config.condition.leave_open)
     diffusion.schedule.to(device_for(config.train))  # beside the data, or each step would wait for a copy
-    asked = examples(data, keys, PICTURES, COLUMNS)
+    asked = examples(shown(data, config.given), keys, PICTURES, COLUMNS)
 
     def loss(network, x, cond):
+        cond = cond | given(x, config.given)
         told = model.network.drop({name: cond[name] for name in keys}, *dropping)
         return diffusion.loss(network, x, told).mean()
 
@@ -74,6 +76,7 @@ def prepare(config: Config, resume: Path | None, init_from: Path | None):
     from shared.training.loop import check_same, device_for, settle
     from shared.training.processes import in_turn
     from shared.training.weights import newest, read_weights
+    from task3_conditional.given import check_given, shown
     from task3_conditional.model import Model, build_data, build_diffusion, build_network
 
     record = reopen_record(resume) if resume else None  # first: nobody else trains in it from here on
@@ -84,13 +87,14 @@ def prepare(config: Config, resume: Path | None, init_from: Path | None):
         data = build_data(config)
     settle(data, config.train, optimizers=[config.optimizer])
     told, reader = config.condition.told, None
-    needed(told, data)
+    shape = tuple(data[0][0].shape)
+    check_given(config.given, told, shape)
+    needed(told, shown(data, config.given))
     words_of = newest(init_from) if init_from and config.text.encoder == "learned" else None
     if "text" in told:
         with in_turn():
             data, reader = with_text(config.text, data, device_for(config.train), checkpoint or words_of)
-    known = known_of(told, data, reader, config.text)
-    shape = tuple(data[0][0].shape)
+    known = known_of(told, shown(data, config.given), reader, config.text)
     torch.manual_seed(config.train.seed)  # the network's first weights
     model = Model(build_network(config, shape, known), build_diffusion(config), config, shape, known, Path("the run"))
     resolved = plain({"shape": shape, "known": known, **asdict(config)})

@@ -96,7 +96,7 @@ def known_of(told: Collection[str], data: Dataset, reader: Reader | None, text: 
 
     Args:
         told: as above.
-        data: a data set that gives these, see `needed`.
+        data: a data set that gives these, see `needed`; if its `image_ranged` is False, its images may leave [-1, 1].
         reader: of its captions; None where the network is told no text.
         text: the config of the reader.
 
@@ -121,7 +121,8 @@ def known_of(told: Collection[str], data: Dataset, reader: Reader | None, text: 
             check_image(cond.get("image"), x, samples[0][1]["image"])
     image = None
     if "image" in told:
-        check_range([cond["image"] for _, cond in samples])  # one in [0, 1] would train, and sample from another range
+        # one in [0, 1] would train, and sample from another range
+        check_range([cond["image"] for _, cond in samples], getattr(data, "image_ranged", True))
         image = samples[0][1]["image"].shape[0]
     return {**names, "text": text_facts(text, reader) if reader else None, "image": image}
 

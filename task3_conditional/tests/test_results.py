@@ -106,6 +106,7 @@ def test_every_config_is_one_of_this_stage():
     """Each YAML file fills the dataclass, and its parts fit together: the network can be built."""
     from shared.cli import read_yaml, stored_config
     from task3_conditional.config import Config
+    from task3_conditional.given import check_given
     from task3_conditional.model import build_diffusion, build_network
 
     known = {"classes": ["a", "b"], "attributes": ["c"], "image": None}
@@ -117,4 +118,6 @@ def test_every_config_is_one_of_this_stage():
         side = config.data.size or (28 if config.data.name == "digits" else 32)
         build_diffusion(config)
         with torch.device("meta"):
-            build_network(config, (1 if config.data.name == "digits" else 3, side, side), known)
+            shape = (1 if config.data.name == "digits" else 3, side, side)
+            check_given(config.given, config.condition.told, shape)
+            build_network(config, shape, known | {"image": config.given.channels(shape[0])})
