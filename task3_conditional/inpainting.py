@@ -1,4 +1,4 @@
-"""The hidden part of a picture, painted: by any model with RePaint, or by one that was trained to be told what is known.
+"""The hidden part of a picture, painted: by any model with RePaint, or by one that was trained to be told the rest.
 
 A mask is bool, true where the picture is known; what is known stands in the result bit for bit as it was given.
 """
@@ -41,9 +41,7 @@ def checked(mask: Tensor, picture: Tensor) -> Tensor:
         if known.all():
             raise UserError(f"{which} hides nothing: there is nothing to paint; mark as unknown what is to be painted")
         if not known.any():
-            raise UserError(
-                f"{which} hides everything: nothing is left of the picture; mark a part as known, or sample"
-            )
+            raise UserError(f"{which} hides everything: nothing is known; mark a part as known, or sample")
     return mask.to(picture.device).expand(n, 1, height, width)
 
 

@@ -14,7 +14,7 @@ from task3_conditional.model import Model, batches_of
 
 
 def placed(model: Model, cond: Cond, picture: Tensor) -> Tensor:
-    """Pictures (n or 1, C, H, W) as one for each of the n conditions, on the model's device.
+    """Pictures (n or 1, C, H, W) as one for each of the n conditions, float32 on the model's device.
 
     Raises:
         UserError: they are no float pictures in [-1, 1] as the model's samples are, or of another number.
@@ -36,7 +36,7 @@ def placed(model: Model, cond: Cond, picture: Tensor) -> Tensor:
         raise UserError("the picture has values outside [-1, 1]: map [0, 255] there first (see ranges.to_unit)")
     if len(picture) not in (1, n):
         raise UserError(f"{n} samples need as many pictures, or one, and there are {len(picture)}")
-    return picture.to(next(model.network.parameters()).device).expand(n, *model.shape)
+    return picture.to(next(model.network.parameters()).device, torch.float32).expand(n, *model.shape)
 
 
 def redrawn(model: Model, cond: Cond, picture: Tensor, strength: float, seed: int = 0, **options: Any) -> Tensor:

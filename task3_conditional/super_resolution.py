@@ -1,7 +1,7 @@
 """Pictures enlarged, and pictures coloured, by models that were trained to be told the poorer picture.
 
-What was told is a fact: averaged down again, the enlarged picture is the small one, and the luminance of the coloured one
-is the grey one. Samples keep to it nearly; a last step makes it exact.
+What was told is a fact: averaged down again, the enlarged picture is the small one, and the luminance of the coloured
+one is the grey one. Samples keep to it nearly; a last step makes it exact.
 """
 
 from collections.abc import Callable, Sequence
@@ -131,7 +131,7 @@ def cascade(
         needed = f"{len(models)} models need as many conditions, and a noise level for each but the first"
         raise UserError(f"{needed}; there are {len(conds)} and {len(levels)}")
     for before, after in zip(models, others, strict=False):  # at once, and not when hours have been spent
-        check_told(after, "low", torch.empty(1, *before.shape).zero_(), after.config.given.factor)
+        check_told(after, "low", torch.zeros(1, *before.shape), after.config.given.factor)
     x = base.sample(conds[0], seed, **options)
     for i, (model, cond, level) in enumerate(zip(others, conds[1:], levels, strict=True)):
         x = upsampled(model, x, cond, derive(seed, "cascade", i), level=level, **options)
