@@ -78,6 +78,13 @@ OPTIONS = [
     (["--schedule.T", str(2**70)], USAGE, "schedule.T"),
     (["--schedule.name", "linear", "--schedule.beta-end", "3"], MISTAKE, "beta"),
     (["--diffusion.predict", "eps", "--schedule.zero-terminal-snr", "true"], MISTAKE, "diffusion.predict is eps"),
+    (["--bound.variance", "learned"], MISTAKE, "L_simple teaches no variance", "hybrid or vlb"),
+    (["--bound.objective", "hybrid"], MISTAKE, "bound.variance learned"),
+    (["--bound.objective", "hybrid", "--bound.variance", "large"], MISTAKE, "bound.variance learned"),
+    (["--bound.objective", "vlb", "--diffusion.times", "uniform"], MISTAKE, "diffusion.times must be levels"),
+    (["--bound.loss-aware", "--diffusion.times", "logit_normal"], MISTAKE, "diffusion.times must be levels"),
+    (["--bound.variance", "medium"], USAGE, "bound.variance", "medium"),
+    (["--bound.share", "0"], USAGE, "bound.share"),
     (["--data.name", "folder"], MISTAKE, "--data.root"),
     (["--data.name", "folder", "--data.root", "gone"], MISTAKE, "gone does not exist"),
     (["--data.name", "mnist", "--data.root", "gone"], MISTAKE, "gone", "--data.download true"),
@@ -185,6 +192,43 @@ def test_a_folder_of_images(make, here):
 def test_own_classes(kind, name, arguments, parts, own, here):
     spec = json.dumps({"class_path": f"{own}.{name}", "init_args": arguments})
     assert do_train(*TINY, f"--own-{kind}", spec).says(MISTAKE, *parts)
+    assert not (here / "runs").exists()
+
+
+LEARNED = ["--bound.variance", "learned", "--bound.objective", "hybrid"]
+
+
+def test_an_own_network_is_told_how_many_channels_to_make(own, here):
+    """Of a learned variance twice as many: one that makes what it was told to is trained and sampled from."""
+    with open(f"{own}.py", "a") as file:
+        file.write(WIDE)
+    spec = json.dumps({"class_path": f"{own}.Wide"})
+    do_train(*TINY, "--own-network", spec, *LEARNED, "--run.name", "wide").well()
+    drawn = ["--trust", "--n", 1, "--sampler", "ddpm_learned", "--steps", 2]
+    do_sample("--run", "runs/task1/wide", *drawn).well()
+
+
+WIDE = '''
+
+class Wide(Scale):
+    """As many channels as it is told to make."""
+
+    def __init__(self, channels: int, out_channels: int):
+        super().__init__(channels)
+        self.times = out_channels // channels
+
+    def forward(self, x, t, cond):
+        return super().forward(x, t, cond).repeat(1, self.times, 1, 1)
+'''
+
+
+@pytest.mark.xfail(strict=True, raises=(AssertionError, ValueError), reason="the network's output is not looked at")
+@pytest.mark.parametrize("options", [LEARNED, []], ids=["one for two", "three for one"])
+def test_an_own_network_with_other_channels(options, own, here):
+    with open(f"{own}.py", "a") as file:
+        file.write(WIDE.replace("out_channels // channels", "3").replace("Wide", "Three"))
+    spec = json.dumps({"class_path": f"{own}.{'Scale' if options else 'Three'}"})
+    assert do_train(*TINY, "--own-network", spec, *options).says(MISTAKE, "channels")
     assert not (here / "runs").exists()
 
 

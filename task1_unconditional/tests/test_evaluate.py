@@ -5,8 +5,10 @@ import math
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -55,12 +57,10 @@ def learned(tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def colour(tmp_path_factory) -> Path:
     """Of ten colour images, which no judge takes; there is no other part of them."""
-    from torchvision.transforms.functional import to_pil_image
-
     folder = tmp_path_factory.mktemp("colour")
     (folder / "pictures").mkdir()
-    for i, image in enumerate(torch.rand(10, 3, 20, 28, generator=torch.Generator().manual_seed(0))):
-        to_pil_image(image).save(folder / "pictures" / f"{i}.png")
+    for i, image in enumerate(np.random.default_rng(0).integers(0, 256, (10, 20, 28, 3), dtype=np.uint8)):
+        Image.fromarray(image).save(folder / "pictures" / f"{i}.png")
     data = ["--data.name", "folder", "--data.root", folder / "pictures", "--data.channels", 3]
     return short_run(folder / "runs", "colour", *data)
 
