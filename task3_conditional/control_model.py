@@ -1,4 +1,4 @@
-"""ControlNets with their base: loaded from runs or files, and put together as a model that is sampled like any other."""
+"""ControlNets with their base: loaded from runs or files, and put together as a model that is sampled like any."""
 
 import json
 from collections.abc import Mapping, Sequence

@@ -73,7 +73,7 @@ def scribble(x: Tensor) -> Tensor:
     size = x.shape[2:]
     coarse = F.adaptive_max_pool2d(edges(x), [(side + 1) // 2 for side in size])
     smeared = F.avg_pool2d(F.pad(coarse, (1, 1, 1, 1), value=-1.0), 3, stride=1)
-    return signs(F.interpolate(smeared, size=size, mode="bilinear", align_corners=False) > -0.5)
+    return signs(F.interpolate(smeared, size=size, mode="bilinear", align_corners=False) > 0)
 
 
 def low(x: Tensor) -> Tensor:

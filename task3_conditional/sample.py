@@ -1,9 +1,11 @@
 """Sample from a trained conditional model: `task3-sample --label 4 --scale 3`, `task3-sample --text "a red three …"`.
 
-Without --run: from the models that come with the package, by class or, with --text, by caption.
+Without --run: from the models that come with the package, by class or, with --text, by caption. Under a ControlNet:
+`task3-sample --control RUN --hint drawing.png`.
 """
 
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,7 +15,10 @@ from shared.cli import Parser, command
 from shared.sampling_options import DrawOptions, SampleOptions, device_of, guidance_with, overrides
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from shared.conditions.said import Cond
+    from task3_conditional.control_model import Control
     from task3_conditional.model import Model
 
 
@@ -28,10 +33,26 @@ class GuideOptions(sampling_options.GuideOptions):
 
 
 @dataclass
-class SampleConfig(GuideOptions, SampleOptions):
+class ControlOptions:
+    """ControlNets, one or a list such as '[a, b]', with as many hints and weights."""
+
+    control: list[str] | str | None = None
+    """runs of task3-train-controlnet, or files: by default of the model that comes with them; guided and sampled as the
+    first was in training"""
+    hint: list[str] | str | None = None
+    """pictures of what each is told, such as white edges on black; as large as the samples"""
+    hint_from: list[str] | str | None = None
+    """pictures in place of --hint, of which the hints are made"""
+    control_weight: list[float] | float = 1.0
+    """how much each counts: 1 as in training, 0 not at all; or one for all"""
+
+
+@dataclass
+class SampleConfig(ControlOptions, GuideOptions, SampleOptions):
     """What to sample, from what, and where to put it.
 
-    Inherited are the model, the samples and the pictures from `SampleOptions`, the guidance from `GuideOptions`.
+    Inherited are the model, the samples and the pictures from `SampleOptions`, the guidance from `GuideOptions`, and
+    the ControlNets from `ControlOptions`.
     """
 
     label: str | int | None = None
@@ -78,14 +99,85 @@ def guiding(config: GuideOptions, model: "Model", weights: str) -> dict[str, Any
     return options
 
 
-def read_image(path: Path, model: "Model"):
+def load_controls(config: SampleConfig) -> "list[Control]":
+    """The ControlNets that the options name, of one base: that of --run, or the one that the first comes with.
+
+    Raises:
+        UserError: there is a hint without any, or one does not fit its base.
+    """
+    from shared.errors import UserError
+    from shared.experiments.trained import source_of
+    from task3_conditional.control_model import load_control
+    from task3_conditional.model import load
+
+    if not config.control:
+        if config.hint or config.hint_from:
+            raise UserError("a hint is for a ControlNet, and none is named: add --control")
+        return []
+    device, run = device_of(config), source_of(config.run, "task3")
+    base = load(run, device=device) if run else None  # averaged: --weights are the controls'
+    controls = []
+    for named in several(config.control):
+        source = source_of(named, "task3-controlnet")
+        controls.append(load_control(source, base, weights=config.weights, device=device))
+        base = controls[0].base
+    return controls
+
+
+def several(option: Any) -> list[Any]:
+    """What an option names: a list, or one."""
+    return option if isinstance(option, list) else [option]
+
+
+def under(controls: "list[Control]", config: SampleConfig) -> "Model":
+    """The model of these ControlNets with the weights that are asked for."""
+    from task3_conditional.control_model import controlled
+
+    weights = several(config.control_weight)
+    return controlled(controls, weights if isinstance(config.control_weight, list) else weights * len(controls))
+
+
+def read_hints(controls: "list[Control]", config: SampleConfig) -> "dict[str, Tensor]":
+    """The hints of ControlNets, by kind, (C', H, W) in [-1, 1], from pictures.
+
+    Raises:
+        UserError: there are not as many, or one is no such picture.
+    """
+    from shared.errors import UserError
+    from task3_conditional.hints import HINTS, as_hint
+
+    if bool(config.hint) == bool(config.hint_from):
+        raise UserError(
+            "--control needs --hint, drawn ones, or --hint-from, pictures to make them of: give one of both"
+        )
+    paths, hints = several(config.hint or config.hint_from), {}
+    if len(paths) != len(controls):
+        raise UserError(f"{len(controls)} controls need as many hints, one for each, and there are {len(paths)}")
+    for path, control in zip(paths, controls, strict=True):
+        kind, (channels, *size) = control.config.hint, control.base.shape
+        try:
+            if config.hint_from:
+                hints[kind] = HINTS[kind](read_picture(Path(path), channels, size)[None])[0]
+            else:
+                hints[kind] = as_hint(kind, read_picture(Path(path), control.network.channels, size))
+        except ValueError as error:
+            raise UserError(f"{path} is no hint: {error}") from None
+    return hints
+
+
+def read_image(path: Path, model: "Model") -> "Tensor":
     """A picture for a model that is told one, (C', H, W) in [-1, 1]. Raises UserError if it is none of that size."""
+    model.check_told("image")
+    return read_picture(path, model.known["image"], model.shape[1:])
+
+
+def read_picture(path: Path, channels: int, size: Sequence[int]) -> "Tensor":
+    """A picture (channels, H, W) in [-1, 1]. Raises UserError if it is none of the size (H, W)."""
     from shared.datasets.decode import decode
     from shared.datasets.ranges import to_unit
     from shared.errors import UserError
 
-    model.check_told("image")
-    channels, (height, width) = model.known["image"], model.shape[1:]
+    height, width = size
     try:
         with open(path, "rb") as file:
             pixels = decode(file, channels, None)
@@ -124,10 +216,14 @@ def run() -> int:
     from tqdm import tqdm
 
     from shared import pictures
+    from task3_conditional.control_model import hinted
 
-    model = load_for(config, text=config.text is not None)
+    controls = load_controls(config)
+    model = under(controls, config) if controls else load_for(config, text=config.text is not None)
     options = overrides(config) | guiding(config, model, config.weights)
     cond = asked(config, model)
+    if controls:
+        cond = hinted(controls, read_hints(controls, config), cond)
     total = options.get("steps", model.config.sampling.steps)
     columns = min(config.n, len(model.known["classes"])) if shows_classes(config, model) else None
     frames = []

@@ -34,6 +34,7 @@ FILES = (
     *("config.yaml", "record.json", "source*.zip", "changes.patch", "metrics*.jsonl", LOCK, ".partial-*"),
     *("autoencoder.safetensors", "latents.json"),  # stage 2: what a diffusion decodes with, what was measured
     *("teacher.safetensors", "pairs.safetensors", "image.safetensors"),  # stages 4 and 5: what the run began from
+    "base.safetensors",  # stage 3: what a ControlNet controls
 )
 FOLDERS = ("tensorboard", "checkpoints", "averages", "samples", "evaluations", LEFTOVER)
 INSIDE = {  # of its folders: those in them, and the files

@@ -32,6 +32,7 @@ PARTS = {
     "autoencoder.safetensors": "latents.autoencoder",
     "teacher.safetensors": "distill.teacher",
     "image.safetensors": "inflate.image",
+    "base.safetensors": "base",
 }
 MACHINE = ("python", "platform", "processor", "cpus", "gpu")
 

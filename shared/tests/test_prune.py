@@ -158,7 +158,8 @@ def test_a_run_with_snapshots_of_averages(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "name", ["teacher.safetensors", "pairs.safetensors", "image.safetensors", "samples/step-00000500.gif"]
+    "name",
+    [*(f"{part}.safetensors" for part in ("base", "teacher", "pairs", "image")), "samples/step-00000500.gif"],
 )
 def test_what_other_stages_keep_beside(name, root):
     """What a student or a video model was made from, and clips."""

@@ -91,6 +91,7 @@ def test_images_of_ones_own_are_not_in_the_folder(run):
         ("latents:\n  autoencoder: null\n", ["autoencoder"], " --latents.autoencoder autoencoder.safetensors"),
         ("distill:\n  teacher: null\n", ["teacher"], " --distill.teacher teacher.safetensors"),
         ("distill: {teacher: x}\n", ["autoencoder", "teacher"], " --distill.teacher teacher.safetensors"),
+        ("base: null\n", ["base"], " --base base.safetensors"),
         ("latents:\n  autoencoder: x\n", [], ""),
         ("", ["autoencoder", "teacher"], ""),
     ],
