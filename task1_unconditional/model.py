@@ -36,13 +36,33 @@ def build_network(config: Config, shape: tuple[int, int, int]) -> nn.Module:
     """
     out = shape[0] * (2 if config.bound.variance == "learned" else 1)
     if config.own_network:
-        return build_own(config.own_network, nn.Module, channels=shape[0], out_channels=out)
+        network = build_own(config.own_network, nn.Module, channels=shape[0], out_channels=out)
+        check_output(network, shape, out)
+        return network
     try:
         network = UNet(shape[0], config.network, out)
         network.check_size(*shape[1:])
     except ValueError as error:
         raise UserError(str(error)) from None
     return network
+
+
+@torch.no_grad()
+def check_output(network: nn.Module, shape: tuple[int, int, int], channels: int) -> None:
+    """Raise UserError unless a network of one's own answers an image of a shape (C, H, W) with so many channels.
+
+    A loss would stretch one channel to three, and learn something else.
+    """
+    wanted = (1, channels, *shape[1:])
+    training = network.training
+    with torch.random.fork_rng(devices=[]):
+        out = network.eval()(torch.zeros(1, *shape), torch.ones(1), {})
+    network.train(training)
+    if tuple(out.shape) != wanted:
+        raise UserError(
+            f"the network {type(network).__name__} answers an image {(1, *shape)} by {tuple(out.shape)}: it must have "
+            f"{channels} output channels, {wanted}"
+        )
 
 
 def build_diffusion(config: Config) -> Diffusion:

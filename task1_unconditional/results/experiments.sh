@@ -41,6 +41,8 @@ for name in hybrid learned-vlb; do measure $name --run "$out/task1/$name" --samp
 for name in eps-0 vlb hybrid learned-vlb; do
     measure bits-$name --run "$out/task1/$name" --samples false --bits-per-dim --ode
 done
+measure bits-committed --samples false --bits-per-dim --ode
+measure bits-committed-large --samples false --bits-per-dim --variance large
 measure bits-eps-0-large --run "$out/task1/eps-0" --samples false --bits-per-dim --variance large
 measure bits-vlb-large --run "$out/task1/vlb" --samples false --bits-per-dim --variance large
 

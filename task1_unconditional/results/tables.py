@@ -154,7 +154,7 @@ def reconstruction(measured: Measured) -> tuple[str, Figure]:
             measured.value(name, "reconstruction_mse", lambda facts, n=n: facts["protocol"]["steps"] == n)
             for n in RECONSTRUCTED
         ]
-        rows.append([label, *(f"{value:.5f}" for value in values)])
+        rows.append([label, *(f"{value:.2g}" for value in values)])
         axes.plot(RECONSTRUCTED, values, label=label, **style(i))
     scale(axes, "both")
     axes.legend()
