@@ -155,14 +155,14 @@ FROM_NOISE = [
 
 
 @pytest.mark.parametrize("options", FROM_NOISE, ids=["flow", "zero_terminal_snr"])
-@pytest.mark.parametrize("sampler", ["ddim", "ddpm"])
-def test_all_noise_is_sampling_where_nothing_of_the_picture_is_left(options, sampler, here):
+def test_all_noise_is_sampling_where_nothing_of_the_picture_is_left(options, here):
     """Then it does not matter which picture was given, and the same seed draws what `sample` draws."""
     model = load(short_run(here, "run", *options))
     images = chosen(held_out(model)[0], 3)
-    samples = model.sample(3, seed=5, sampler=sampler, steps=6)
-    assert torch.equal(redrawn(model, images, 1, 5, sampler=sampler, steps=6), samples)
-    assert torch.equal(redrawn(model, images.flip(0), 1, 5, sampler=sampler, steps=6), samples)
+    for sampler in ("ddim", "ddpm"):
+        samples = model.sample(3, seed=5, sampler=sampler, steps=6)
+        assert torch.equal(redrawn(model, images, 1, 5, sampler=sampler, steps=6), samples)
+        assert torch.equal(redrawn(model, images.flip(0), 1, 5, sampler=sampler, steps=6), samples)
 
 
 def test_of_other_schedules_a_trace_of_the_picture_is_left(here):
@@ -255,29 +255,24 @@ MISTAKES = [
     ("redraw", ["--strength", "[0]"], 2, ["strength", "0"]),
     ("redraw", ["--strength", "[2]"], 2, ["strength", "2"]),
     ("redraw", ["--strength", "[nan]"], 2, ["strength", "nan"]),
-    ("redraw", ["--strength", "[much]"], 2, ["strength", "much"]),
     ("redraw", ["--eta", "2"], 2, ["eta", "2"]),
     ("redraw", ["--sampler", "dimm"], 2, ["sampler", "dimm", "ddim"]),
     ("redraw", ["--sampler", "ddpm_learned", "--steps", "5"], 1, ["has learned no variance"]),
     ("redraw", ["--seed", "-1"], 2, ["seed"]),
-    ("redraw", ["--n", "0"], 2, ["n", "0"]),
     ("redraw", ["--steps", "13"], 1, ["13 sampling steps", "T = 12"]),
     ("interpolate", ["--steps", "13"], 1, ["13 sampling steps", "T = 12"]),
     ("interpolate", ["--frames", "1"], 2, ["frames", "1"]),
     ("interpolate", ["--frames", "2000"], 2, ["frames", "2000"]),
     ("interpolate", ["--first", "gone.png"], 1, ["cannot read gone.png"]),
-    ("interpolate", ["--seconds", "data:0"], 2, ["seconds"]),
     ("reconstruct", ["--steps", "13"], 1, ["13 sampling steps", "T = 12"]),
     ("reconstruct", ["--steps", "0"], 2, ["steps", "0"]),
-    ("reconstruct", ["--pictures", "[data:99999]"], 1, ["data:99999 is no held-out image", "0 to 499"]),
-    ("reconstruct", ["--pictures", "[data:500]"], 1, ["data:500 is no held-out image"]),
+    ("reconstruct", ["--pictures", "[data:500]"], 1, ["data:500 is no held-out image", "0 to 499"]),
     ("reconstruct", ["--pictures", f"[data:{'9' * 5000}]"], 1, ["is no held-out image"]),
     ("reconstruct", ["--pictures", "[data:x]"], 1, ["data:x is no held-out image"]),
     ("reconstruct", ["--pictures", "['data:']"], 1, ["is no held-out image"]),
     ("reconstruct", ["--pictures", "['data:-1']"], 1, ["data:-1 is no held-out image"]),
     ("reconstruct", ["--weights", "raw"], 2, ["weights", "raw", "model"]),
     ("reconstruct", ["--weights", "ema-0.5"], 1, ["holds no ema-0.5 weights"]),
-    ("reconstruct", ["--upscale", "0"], 2, ["upscale"]),
     ("reconstruct", ["--run", "gone"], 1, ["there is no file gone"]),
     ("repaint", [], 2, ["repaint", "redraw"]),
 ]
