@@ -69,7 +69,8 @@ class RedrawConfig(ReconstructConfig):
     """SDEdit: give pictures noise, and draw them again from there."""
 
     strength: tuple[Strength, ...] = (0.2, 0.4, 0.6, 0.8)
-    """the times to begin at, as shares of T, a row for each: little noise keeps most of a picture, 1 nothing"""
+    """the times to begin at, as shares of T, a row for each: little noise keeps most of a picture, 1 next to
+    nothing"""
     seed: Seed = 0
     """of the noise"""
     sampler: Sampler | None = None

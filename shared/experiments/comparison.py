@@ -110,16 +110,22 @@ def compare(
     if first is None:
         rows = [make_row(source, None, None, axis) for source in sources]
         return Comparison(None, [], rows, [], axis, ["nothing here was evaluated: see taskN-evaluate"])
-    base = choose(first.evaluations, first.evaluations[-1], None, False)[0]
+    of_interest = having(first.evaluations, figures)
+    base = choose(of_interest, of_interest[-1], None, False)[0]
     known = {name for e in (base, *measured) for name in e.figures}
     for name in figures:
         if name not in known:
             raise UserError(f"no evaluation here has a figure {name}{meant(name, known)}")
     names = list(figures) or sorted(base.figures, key=lambda name: name != base.main)
-    chosen = [(s, e) for s in sources for e in choose(s.evaluations, base, axis, every) or [None]]
+    chosen = [(s, e) for s in sources for e in choose(having(s.evaluations, figures), base, axis, every) or [None]]
     rows = [lacking(make_row(source, e, base, axis), names) for source, e in chosen]
     others = find_published(base, names, published, axis)
     return Comparison(make_row(first, base, base, None), names, rows, others, axis, remarks(rows, base, axis))
+
+
+def having(evaluations: list[Evaluation], figures: Sequence[str]) -> list[Evaluation]:
+    """The evaluations that have one of these figures; all, where none has: a run may be measured in several ways."""
+    return [e for e in evaluations if set(figures) & e.figures.keys()] or evaluations
 
 
 def choose(evaluations: list[Evaluation], base: Evaluation, axis: Axis | None, every: bool) -> list[Evaluation]:

@@ -8,6 +8,7 @@ another machine, or deleted.
 """
 
 import json
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -40,6 +41,11 @@ def read_metrics(path: Path) -> tuple[list[dict[str, float]], int]:
         except (ValueError, KeyError, AttributeError, RecursionError):
             bad += 1
     return [lines[step] for step in sorted(lines)], bad
+
+
+def numbered(name: str) -> list[str | int]:
+    """A name in parts that sort as a person counts: run-9 before run-10."""
+    return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", name)]
 
 
 def is_locked(folder: Path) -> bool:
@@ -139,10 +145,9 @@ class Run:
 
     @cached_property
     def evaluations(self) -> list[Evaluation]:
-        """Every evaluation of this run, the newest last (their folders are named by date)."""
-        found = [
-            self._read(Evaluation.read, path) for path in sorted(self.folder.glob("evaluations/*/evaluation.json"))
-        ]
+        """Every evaluation of this run, the newest last (their folders are named by date, then by number)."""
+        paths = sorted(self.folder.glob("evaluations/*/evaluation.json"), key=lambda path: numbered(path.parent.name))
+        found = [self._read(Evaluation.read, path) for path in paths]
         return [evaluation for evaluation in found if evaluation]
 
     def amount(self, name: str) -> float | None:

@@ -14,6 +14,7 @@ import torch
 from scipy.integrate import solve_ivp
 from torch import Tensor
 
+from shared.errors import UserError
 from shared.schedulers.bound import Bound, bits, level_log_probability
 from shared.schedulers.diffusion import Denoiser, expand
 from shared.schedulers.noise import NoiseSchedule
@@ -136,10 +137,16 @@ def flow_log_density(
     def slope(t: float, state: np.ndarray) -> np.ndarray:
         xt = torch.from_numpy(state[:size]).to(x).reshape(x.shape)
         moved, divergence = velocity_and_divergence(denoise, schedule, xt, t, signs)
+        if not (moved.isfinite().all() and divergence.isfinite().all()):
+            raise UserError(f"the model's velocity at t = {t:.4g} is not finite: it cannot be measured by the ODE")
         return np.concatenate([moved.double().cpu().numpy().ravel(), divergence.double().cpu().numpy()])
 
     state = np.concatenate([x.double().cpu().numpy().ravel(), np.zeros(len(x))])
     solved = solve_ivp(slope, (start, float(schedule.T)), state, rtol=TOLERANCE, atol=TOLERANCE)
+    if not solved.success:
+        raise UserError(
+            f"the probability-flow ODE could not be followed to T ({solved.message}): measure without --ode"
+        )
     end = torch.from_numpy(solved.y[:size, -1]).reshape(len(x), -1)
     change = torch.from_numpy(solved.y[size:, -1])
     prior = -(end**2).sum(1) / 2 - end.shape[1] * math.log(2 * math.pi) / 2

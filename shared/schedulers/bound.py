@@ -122,6 +122,10 @@ class BoundLoss:
             )
         if config.objective == "hybrid" and config.variance != "learned":
             raise ValueError("bound.objective hybrid teaches a variance: set bound.variance learned, or choose vlb")
+        if diffusion.schedule.T < 2:
+            raise ValueError(
+                "bound.objective needs schedule.T of 2 or more: with one level there is no step between two"
+            )
         self.diffusion, self.config = diffusion, config
         self.bound = Bound(diffusion.schedule, config.variance)
         self.times = LossAware(diffusion.schedule.T) if config.loss_aware else None

@@ -1,6 +1,7 @@
 """The variational bound against closed forms: Gaussian data, the SNR form of its terms, torch's distributions."""
 
 import math
+import warnings
 
 import numpy as np
 import pytest
@@ -206,6 +207,19 @@ def test_the_ode_too_comes_down_to_the_entropy():
     assert found.n == 800 and found.calls > 20
 
 
+@pytest.mark.parametrize(
+    "x0, message",
+    [(lambda xt: xt / 0 * 0, "is not finite"), (lambda xt: -1e3 * xt.abs() ** 3, "could not be followed|not finite")],
+)
+def test_an_ode_that_cannot_be_solved_is_no_figure(x0, message):
+    def denoise(xt, t):
+        return Denoised(x0(xt), xt)
+
+    with pytest.raises(UserError, match=message), np.errstate(all="ignore"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        flow_log_density(denoise, schedule(T=10), normal(2, 3), torch.Generator().manual_seed(0))
+
+
 # --- a variance that is learned -----------------------------------------------------------------------------
 
 
@@ -365,6 +379,7 @@ def test_gradients_are_finite_at_every_level_and_however_wrong_the_network_is():
     [
         ({"objective": "hybrid", "variance": "small"}, "set bound.variance learned"),
         ({"diffusion": Diffusion(schedule(), DiffusionConfig(times="uniform"))}, "diffusion.times must be levels"),
+        ({"diffusion": Diffusion(schedule(T=1), DiffusionConfig())}, "schedule.T of 2 or more"),
     ],
 )
 def test_what_does_not_go_together_is_refused(options, message):
