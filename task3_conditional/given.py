@@ -110,7 +110,9 @@ def averaged(picture: Tensor, factor: int) -> Tensor:
 
 def enlarged(low: Tensor, factor: int, how: str = "bicubic") -> Tensor:
     """(B, C, h, w) to (B, C, factor · h, factor · w), by "nearest" or "bicubic"; the latter may leave [-1, 1]."""
-    options = {} if how == "nearest" else {"align_corners": False}
+    # antialias: nothing is to be antialiased where pixels become more, but so torch takes Keys' cubic (a = -0.5), which
+    # Pillow has and papers compare with; its other one (-0.75) does not even keep a ramp
+    options = {} if how == "nearest" else {"antialias": True}
     return F.interpolate(low, scale_factor=factor, mode=how, **options)
 
 

@@ -1,0 +1,131 @@
+"""Enlarging and colouring, with models whose samples are known beforehand: what was told holds of what comes out."""
+
+import pytest
+import torch
+
+from shared.errors import UserError
+from task3_conditional.given import averaged, enlarged, grey
+from task3_conditional.super_resolution import bicubic, cascade, colourise, consistent, enlarge, luminous, upsampled
+from task3_conditional.tests.echoes import echo, pictures
+
+
+def left(difference):
+    """Root mean square of each image's, the largest."""
+    return difference.square().flatten(1).mean(1).sqrt().max()
+
+
+def hard(n, channels, side):
+    """Images of which most pixels are black or white already."""
+    return (3 * pictures(n, channels, side, side)).clamp(-1, 1)
+
+
+@pytest.mark.parametrize("factor", [2, 4])
+def test_after_the_consistency_step_the_mean_of_each_square_is_what_was_given(factor):
+    low = torch.cat([pictures(3, 1, 4, 4, seed=1), torch.ones(1, 1, 4, 4), -torch.ones(1, 1, 4, 4)])
+    x = hard(5, 1, 4 * factor)
+    found = consistent(x, low, factor)
+    assert found.abs().max() <= 1
+    blocks = found.unflatten(3, (4, factor)).unflatten(2, (4, factor)).mean((3, 5))
+    assert left(blocks - low) <= 1 / 255 + 1e-6 and left(averaged(x, factor) - low) > 0.1
+
+
+def test_the_consistency_step_changes_nothing_that_is_consistent_and_else_as_little_as_can_be():
+    x = pictures(2, 1, 8, 8) / 2
+    assert torch.equal(consistent(x, averaged(x, 4), 4), x)
+    moved = consistent(x, averaged(x, 4) + 0.1, 4)  # far from black and white, the nearest one is moved as a whole
+    torch.testing.assert_close(moved, x + 0.1)
+
+
+def test_the_luminance_is_kept_and_so_are_colours_where_they_can_be():
+    shades = torch.cat([pictures(3, 1, 6, 6, seed=2), torch.ones(1, 1, 6, 6)])
+    x = hard(4, 3, 6)
+    found = luminous(x, shades)
+    assert left(grey(found) - shades) <= 1 / 255 + 1e-6 and found.abs().max() <= 1
+    soft = pictures(2, 3, 6, 6) / 2
+    moved = luminous(soft, grey(soft) + 0.1)
+    torch.testing.assert_close(moved - soft, torch.full_like(soft, 0.1))
+
+
+@pytest.mark.parametrize("how", ["nearest", "bicubic"])
+def test_enlarging_is_sampling_told_the_picture_and_then_made_consistent(how):
+    model, low = echo("low", off=0.2, factor=4, enlarge=how), pictures(3, 1, 2, 2) / 2
+    raw = upsampled(model, low, steps=3)
+    torch.testing.assert_close(raw, (enlarged(low, 4, how) + 0.2).clamp(-1, 1))
+    found = enlarge(model, low, steps=3)
+    assert found.shape == (3, 1, 8, 8) and left(averaged(found, 4) - low) <= 1 / 255 + 1e-6
+    assert torch.equal(found, consistent(raw, low, 4)) and not torch.equal(found, raw)
+
+
+def test_the_noise_on_the_low_resolution_is_of_the_level_that_is_asked_for_and_of_the_seed():
+    model, low = echo("low", (1, 64, 64), factor=2, noise=0.6, enlarge="nearest"), torch.zeros(2, 1, 32, 32)
+    for level in (0.0, 0.3, 0.6):
+        upsampled(model, low, level=level, steps=1)
+        told = model.network.told[-1]
+        assert abs(told[:, 0].std() - level) < 0.03 and (told[:, 1] - (2 * level - 1)).abs().max() < 1e-6
+    one, same, other = (upsampled(model, low, seed=seed, level=0.6, steps=1) for seed in (1, 1, 2))
+    assert torch.equal(one, same) and not torch.equal(one, other)
+
+
+def test_a_cascade_enlarges_what_the_model_before_has_drawn():
+    base, middle, last = echo(shape=(1, 2, 2)), echo("low", factor=2, shape=(1, 4, 4)), echo("low", factor=2, noise=0.5)
+    truth = pictures(2, 1, 2, 2) / 2
+    conds = [base.told(2, image=truth), middle.told(2), last.told(2)]
+    found = cascade([base, middle, last], conds, steps=2)
+    expected = enlarged(enlarged(truth, 2).clamp(-1, 1), 2).clamp(-1, 1)
+    torch.testing.assert_close(found, expected)
+    noisy = cascade([base, middle, last], conds, steps=2, levels=[0.0, 0.5])
+    assert not torch.allclose(noisy, expected, atol=0.1) and (last.network.told[-1][:, 1] == 0).all()
+
+
+def test_colouring_keeps_the_luminance_that_was_given():
+    model, shades = echo("grey", (3, 8, 8), off=0.2), pictures(2, 1, 8, 8)
+    found = colourise(model, shades, steps=2)
+    assert found.shape == (2, 3, 8, 8) and left(grey(found) - shades) <= 1 / 255 + 1e-6
+    assert torch.equal(model.network.told[-1], shades)
+
+
+def test_bicubic_stays_in_range():
+    sharp = pictures(1, 1, 4, 4).sign()
+    assert bicubic(sharp, 4).abs().max() == 1 < enlarged(sharp, 4).abs().max()
+    assert bicubic(sharp, 4).shape == (1, 1, 16, 16)
+
+
+LOW = "^the picture is .*, and the model takes float n×1×2×2: resize it"
+
+
+@pytest.mark.parametrize(
+    ("low", "message"),
+    [
+        (pictures(2, 1, 3, 2), LOW),
+        (pictures(2, 1, 8, 8), LOW),
+        (pictures(2, 4, 2, 2), LOW),
+        (pictures(1, 2, 2), LOW),
+        (torch.zeros(2, 1, 2, 2, dtype=torch.uint8), LOW),
+        (pictures(2, 1, 2, 2) * 255, "^the picture has values outside"),
+        (pictures(2, 1, 2, 2) * torch.nan, "^the picture has values outside"),
+    ],
+)
+def test_pictures_of_another_size_or_range_are_refused(low, message):
+    with pytest.raises(UserError, match=message):
+        enlarge(echo("low"), low)
+
+
+def test_models_levels_and_numbers_that_do_not_fit_are_refused():
+    model, low = echo("low", noise=0.3), pictures(2, 1, 2, 2)
+    for level in (-0.1, 0.31, float("nan")):
+        with pytest.raises(UserError, match="^the noise level is .*, and the echo was trained with 0 to 0.3"):
+            enlarge(model, low, level=level)
+    with pytest.raises(UserError, match="^2 pictures need as many conditions, and there are 3"):
+        enlarge(model, low, model.told(3))
+    with pytest.raises(UserError, match="^the echo is not told a picture in low resolution"):
+        enlarge(echo("mask"), low)
+    with pytest.raises(UserError, match="^the echo is not told a picture without its colours"):
+        colourise(model, low)
+    base = echo(shape=(1, 4, 4))
+    with pytest.raises(UserError, match=LOW):
+        cascade([base, model], [base.told(1), model.told(1)])
+    assert not base.network.told  # said before anything is drawn
+    with pytest.raises(UserError, match="^2 models need as many conditions, .*; there are 1 and 1"):
+        cascade([base, model], [base.told(1)])
+    with pytest.raises(UserError, match="there are 2 and 2"):
+        cascade([base, model], [base.told(1), model.told(1)], levels=[0, 0])
