@@ -1,4 +1,4 @@
-"""Pictures given beside samples: what they show and hide, by Pillow and the definitions; and that training takes them."""
+"""Pictures given beside samples: what they show and hide, by Pillow and the definitions; a training takes them."""
 
 import numpy as np
 import pytest

@@ -103,7 +103,7 @@ def test_drawn_again_a_picture_ends_at_what_the_model_makes_of_it():
     torch.testing.assert_close(redrawn(model, model.told(2, image=truth), x, 0.5), truth)
     model.network.told.clear()
     redrawn(model, model.told(2), x[:1], 0.5)
-    assert len(model.network.told) == 4  # of six steps those from the middle: 500, 500, 333, 167
+    assert len(model.network.told) == 3  # of six steps those from the middle on: at 500, 333 and 167
     with pytest.raises(UserError, match="^the time 0 to begin at must be above 0"):
         redrawn(model, model.told(2), x, 0.0)
 
