@@ -1,4 +1,4 @@
-"""Introduced in task 5; used by task 5.
+"""Introduced in task 3; used by tasks 3, 5.
 
 Clips as people look at them: a GIF or an MP4 in which they move side by side, and a sheet that shows their frames.
 

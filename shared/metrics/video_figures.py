@@ -1,6 +1,6 @@
 """Introduced in task 5; used by task 5.
 
-What clips of moving digits show: identities kept, speeds, velocities, drift over long clips, and the seam of loops.
+What clips of moving digits show: identities kept, speeds, velocities, and drift over long clips.
 
 Of real clips and generated ones alike; `video.py` sets the two side by side.
 """
@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 
 from shared.datasets.moving_digits import BOX, WHOLE
-from shared.errors import UserError
 from shared.metrics.report import CONFIDENT
 from shared.metrics.tracking import Reading, Tracks, read, track
 
@@ -128,27 +127,3 @@ def windows(clips: Tensor, digits: int = 1, length: int = 10) -> list[Window]:
         shares = (mean(what[..., part][apart[..., part]]) for what in (sure, same))
         found.append(Window(first, min(first + length, clips.shape[2]) - 1, *shares))
     return found
-
-
-class Seam(NamedTuple):
-    """How well loops close."""
-
-    n: int
-    seam: float  # mean absolute difference of the first frame to the last
-    step: float  # the same between frames in a row: median of each clip, mean over the clips
-    ratio: float | None  # seam / step: 1 is seamless; None where nothing moves
-
-
-def seam(clips: Tensor) -> Seam:
-    """The step from the last frame to the first beside the others, of clips (N, C, F, H, W) in [-1, 1], F ≥ 3.
-
-    Raises:
-        UserError: for another shape.
-    """
-    if clips.ndim != 5 or clips.shape[2] < 3 or len(clips) < 1:
-        raise UserError(f"loops are clips (N, C, F ≥ 3, H, W), not {tuple(clips.shape)}")
-    clips = clips.detach().double()
-    steps = clips.diff(dim=2).abs().mean(dim=(1, 3, 4))  # (N, F - 1)
-    closing = (clips[:, :, 0] - clips[:, :, -1]).abs().mean().item()
-    step = steps.median(dim=1).values.mean().item()
-    return Seam(len(clips), closing, step, closing / step if step else None)

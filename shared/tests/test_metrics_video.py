@@ -11,9 +11,10 @@ from shared.datasets.moving_digits import MovingDigits
 from shared.datasets.video_config import VideoConfig
 from shared.errors import UserError
 from shared.metrics import video
+from shared.metrics.loops import seam
 from shared.metrics.tracking import track
 from shared.metrics.video import drift, judge_clips, real_clips
-from shared.metrics.video_figures import measure, seam, speeds, windows
+from shared.metrics.video_figures import measure, speeds, windows
 from shared.metrics.video_judge import video_features
 
 FORM = (1, 1, 16, 32)

@@ -1,0 +1,148 @@
+"""A moving picture of a caption: `task3-animate "a red three above a blue seven" --motion pan-right`.
+
+The picture is drawn, the canvas around it is painted by RePaint, and a window moves over it; see `motion.py`.
+"""
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from jsonargparse.typing import PositiveInt, restricted_number_type
+
+from shared.cli import Parser, command
+from shared.sampling_options import DrawOptions, GuideOptions, guidance_with, overrides
+from task3_conditional.sample import load_for
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from shared.conditions.said import Cond
+    from task3_conditional.model import Model
+
+Motion = Literal["pan-right", "pan-left", "pan-up", "pan-down", "pan-diagonal", "zoom-out", "zoom-in", "circle"]
+Frames = restricted_number_type("Frames", int, [(">=", 4), ("<=", 1000)])
+
+
+@dataclass
+class AnimateConfig(GuideOptions, DrawOptions):
+    """What to draw, how it moves, and where it goes.
+
+    Inherited are the model and how it is sampled from `DrawOptions`, the guidance from `GuideOptions`.
+    """
+
+    n: PositiveInt = 1
+    """number of films; each begins with another picture"""
+    label: str | int | None = None
+    """a class by name or number, for a model by class"""
+    motion: Motion = "pan-right"
+    """where the window goes over the picture; a zoom goes there and back"""
+    around: str | None = None
+    """what is told of what is painted around the picture: a caption or class, or "nothing" (default: the same for pans,
+    nothing for zooms and the circle)"""
+    frames: Frames = 64
+    """of the film"""
+    speed: PositiveInt = 1
+    """pixels a frame; of a zoom what a side of the picture shrinks by, on average"""
+    resample: PositiveInt = 4
+    """RePaint's resampling count: more fits better, and takes as many times as long"""
+    jump: PositiveInt = 10
+    """RePaint's jump, in steps"""
+    fps: PositiveInt = 16
+    """frames a second"""
+    upscale: PositiveInt = 8
+    """side of the square that each pixel becomes"""
+    out: str = "samples"
+    """folder for the films and pictures"""
+
+
+def told(model: "Model", text: str | None, label: str | int | None) -> "Cond":
+    """The condition of one sample. Raises UserError for what the model is not told."""
+    return model.told(1, text=text, label=label)
+
+
+def told_around(config: AnimateConfig, model: "Model", text: str | None) -> "Cond":
+    """The condition of what is painted around the picture."""
+    from task3_conditional.motion import DIRECTIONS
+
+    around = config.around if config.around or config.motion in DIRECTIONS else "nothing"
+    if around is None:
+        return told(model, text, config.label)
+    if around == "nothing":
+        return told(model, None, None)
+    return told(model, around, None) if text is not None else told(model, None, around)
+
+
+def filmed(model: "Model", cond: "Cond", around: "Cond", config: AnimateConfig, seed: int) -> tuple["Tensor", "Tensor"]:
+    """A picture (1, C, H, W), and its film (1, C, F, H, W), with a bar over the pieces that are painted.
+
+    Raises:
+        UserError: frames and speed do not make such a motion, or as for `inpaint`.
+    """
+    from tqdm import tqdm
+
+    from shared.training.data import derive
+    from task3_conditional import motion
+    from task3_conditional.inpainting import inpaint
+
+    options: dict[str, Any] = overrides(config) | {"guidance": guidance_with(config, model.config.guidance)}
+    window = tuple(model.shape[1:])
+    zoom = config.motion in motion.ZOOMS
+    wide = motion.scales(config.frames, config.speed / max(window))
+    way = None if zoom else motion.path(config.motion, config.frames, config.speed, window)
+    count = motion.rings(max(wide)) if zoom else len(list(way.pieces()))
+    with tqdm(total=count, unit="piece", disable=None) as bar:
+
+        def paint(picture: "Tensor", known: "Tensor") -> "Tensor":
+            own = derive(seed, "piece", bar.n)
+            resampling = {"resample": config.resample, "jump": config.jump}
+            whole = inpaint(model, around, picture, known, own, **resampling, **options)
+            bar.update()
+            return whole.cpu()
+
+        picture = model.sample(cond, seed, **options).cpu()
+        if zoom:
+            levels, _ = motion.nested(picture, max(wide), paint)
+            clip = motion.zoomed(levels, config.motion, wide)
+        else:
+            clip = way.frames(way.paint(picture, paint))
+    return picture, motion.begun(clip)
+
+
+def run() -> int:
+    """Draw, paint, and write the films."""
+    parser = Parser(prog="task3-animate", description="A looping film of a picture that a model of stage 3 draws.")
+    parser.add_argument("text", nargs="?", type=str | None, help="a caption, for a model by caption")
+    parser.add_class_arguments(AnimateConfig)
+    asked = vars(parser.parse_args())
+    text = asked.pop("text")
+    config = AnimateConfig(**asked)
+
+    import torch
+
+    from shared import films, pictures
+    from shared.errors import UserError
+    from shared.generation import batch_seeds
+
+    if text is None and config.label is None:
+        raise UserError('say what to draw: a caption, such as "a red three above a blue seven", or --label 3')
+    model, out = load_for(config, text=text is not None), Path(config.out)
+    cond, around = told(model, text, config.label), told_around(config, model, text)
+    made = [filmed(model, cond, around, config, seed) for _, seed in batch_seeds(config.n, 1, config.seed)]
+    first, clips = (torch.cat(parts) for parts in zip(*made, strict=True))
+    print(f"{config.motion}, {config.frames} frames, from {model.source}")
+    print(f"moving: {films.save_gif(clips, out / 'film.gif', fps=config.fps, upscale=config.upscale)}")
+    print(f"the same: {films.save_mp4(clips, out / 'film.mp4', fps=config.fps, upscale=config.upscale)}")
+    sheet = pictures.grid(first, upscale=config.upscale, gap=2 if config.n > 1 else 0)
+    print(f"the picture it is of: {pictures.save(sheet, out / 'picture.png')}")
+    print(f"frame by frame: {pictures.save(films.contact_sheet(clips, upscale=2), out / 'sheet.png')}")
+    return 0
+
+
+def main() -> None:
+    """The command `task3-animate`."""
+    sys.exit(command(run))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,254 @@
+"""A picture that moves: which part of a larger canvas each frame shows, and in which order that canvas is painted.
+
+Nothing here knows of networks: `paint` fills in what a mask hides. The canvas is painted first, and the frames are cut
+from it afterwards, so that what leaves the film and comes back is the same.
+
+How each film closes:
+
+- A pan goes once around a cylinder. The canvas has no end along the way: the last piece is painted between the end of
+  the strip and its beginning.
+- The circle comes back to where it began, on a canvas that is larger by its diameter.
+- A zoom goes there and back, slower at both ends. A zoom that never turns would need a picture that holds itself in its
+  middle, and what was asked for stands there.
+"""
+
+import itertools
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import Tensor
+
+from shared.errors import UserError
+
+Paint = Callable[[Tensor, Tensor], Tensor]  # a picture (1, C, H, W) and what is known of it (1, 1, H, W) -> the whole
+Place = tuple[int, int]  # (y, x) of a window's upper left corner on the canvas
+
+# Where the window goes, as a camera would: (1, 0) is down, and what is seen moves up.
+DIRECTIONS = {"pan-right": (0, 1), "pan-left": (0, -1), "pan-up": (-1, 0), "pan-down": (1, 0), "pan-diagonal": (1, 1)}
+ZOOMS = ("zoom-out", "zoom-in")
+MOTIONS = (*DIRECTIONS, "circle", *ZOOMS)
+RATIO = 4 / 3  # of a zoom's canvas to the one before: an eighth of each side is painted at a time
+
+
+# --- windows that move over a canvas --------------------------------------------------------------------------
+
+
+class Piece(NamedTuple):
+    """A window in which something is painted, and what is known of it by then."""
+
+    place: Place
+    known: Tensor  # (1, 1, H, W) bool
+
+
+@dataclass(frozen=True)
+class Path:
+    """A window's places on a canvas whose opposite sides are joined; after the last place comes the first.
+
+    Only pans cross the joined sides: the canvas of the circle is as large as the way.
+    """
+
+    places: list[Place]
+    canvas: tuple[int, int]
+    window: tuple[int, int]
+    stops: tuple[list[int], list[int]]
+    """rows, and columns, at which windows are painted: each row of windows after the other"""
+
+    def _where(self, place: Place) -> tuple[Tensor, Tensor]:
+        """Rows (H, 1) and columns (1, W) of a window."""
+        rows, columns = (
+            (torch.arange(size) + start) % whole
+            for start, size, whole in zip(place, self.window, self.canvas, strict=True)
+        )
+        return rows[:, None], columns[None, :]
+
+    def seen(self, canvas: Tensor, place: Place) -> Tensor:
+        """The window (..., H, W) of a canvas."""
+        return canvas[..., *self._where(place)]
+
+    def put(self, canvas: Tensor, place: Place, window: Tensor | bool) -> None:
+        """Write a window into a canvas."""
+        canvas[..., *self._where(place)] = window
+
+    def pieces(self) -> Iterator[Piece]:
+        """What is painted, one after the other; none where a window shows nothing new that is in the film."""
+        needed = torch.zeros(1, 1, *self.canvas, dtype=torch.bool)
+        known = needed.clone()
+        for place in self.places:
+            self.put(needed, place, True)
+        self.put(known, self.places[0], True)
+        for place in itertools.product(*self.stops):
+            window = self.seen(known, place)
+            if (self.seen(needed, place) & ~window).any():
+                yield Piece(place, window)
+                self.put(known, place, True)
+
+    def painted(self) -> Tensor:
+        """Which piece each pixel of the canvas is of, (height, width): 0 the picture, 1 the first, -1 never painted."""
+        found = torch.full(self.canvas, -1)
+        self.put(found, self.places[0], 0)
+        for number, piece in enumerate(self.pieces(), 1):
+            own = self.seen(found, piece.place)
+            self.put(found, piece.place, torch.where(piece.known[0, 0], own, number))
+        return found
+
+    def paint(self, picture: Tensor, paint: Paint) -> Tensor:
+        """The canvas (1, C, height, width) around a picture (1, C, H, W), which is at the first place."""
+        canvas = picture.new_zeros(1, picture.shape[1], *self.canvas)
+        self.put(canvas, self.places[0], picture)
+        for piece in self.pieces():
+            whole = paint(self.seen(canvas, piece.place), piece.known.to(picture.device))
+            self.put(canvas, piece.place, whole)
+        return canvas
+
+    def frames(self, canvas: Tensor) -> Tensor:
+        """The clip (1, C, F, H, W) of what the window shows."""
+        return torch.stack([self.seen(canvas, place) for place in self.places], dim=2)
+
+
+def path(motion: str, frames: int, speed: int, window: tuple[int, int]) -> Path:
+    """The way of a pan or of the circle: `speed` pixels a frame along each axis, or along the circle.
+
+    Raises:
+        UserError: the way is so short that a frame would show the same thing twice.
+    """
+    if motion == "circle":
+        return circle(frames, speed, window)
+    direction = DIRECTIONS[motion]
+    length = frames * speed
+    moved = [size for size, step in zip(window, direction, strict=True) if step]
+    least = sum(window) if len(moved) == 2 else math.ceil(1.5 * moved[0])
+    if length < least:
+        raise UserError(
+            f"{frames} frames at {speed} pixels each go {length} pixels around, and {motion} of "
+            f"{window[1]}×{window[0]} needs {least}: give more frames, or more speed"
+        )
+    canvas = tuple(length if step else size for size, step in zip(window, direction, strict=True))
+    places = [tuple(i * speed * step % length for step in direction) for i in range(frames)]
+    return Path(places, canvas, window, tuple(map(around, window, canvas)))
+
+
+def around(size: int, length: int) -> list[int]:
+    """Where windows of a size are painted on a ring of a length, which is the size itself or 1.5 times it at least.
+
+    From 0 ahead, half a window new each time, until at most three quarters of a window are left. The last one is in the
+    middle of that gap: it sees both its ends, and joins them.
+    """
+    stops, ahead = [0], size // 2
+    while length - stops[-1] - size > size * 3 // 4:
+        stops.append(stops[-1] + ahead)
+    gap = length - stops[-1] - size
+    return [*stops, stops[-1] + (size + gap) // 2] if gap else stops
+
+
+def circle(frames: int, speed: int, window: tuple[int, int]) -> Path:
+    """Around a circle, from its top clockwise; in whole pixels.
+
+    Raises:
+        UserError: the circle is no wider than a pixel, or so wide that the window leaves the picture behind.
+    """
+    radius = round(frames * speed / (2 * math.pi))
+    if not 1 <= radius <= min(window) // 2:
+        raise UserError(
+            f"{frames} frames at {speed} pixels each make a circle of radius {radius}, and pictures of "
+            f"{window[1]}×{window[0]} take 1 to {min(window) // 2}: give other --frames or --speed"
+        )
+    angles = [2 * math.pi * i / frames for i in range(frames)]
+    places = [(radius - round(radius * math.cos(a)), radius + round(radius * math.sin(a))) for a in angles]
+    wide = tuple(size + 2 * radius for size in window)
+    return Path(places, wide, window, ([0, 2 * radius], [radius, 0, 2 * radius]))
+
+
+# --- scales about the middle ----------------------------------------------------------------------------------
+
+
+def scales(frames: int, speed: float) -> list[float]:
+    """How much wider than the picture each frame looks: from 1 out and back, slower at both ends.
+
+    `speed` is what the sides of the picture lose a frame on the way out, on average, as a share of what they are then.
+    """
+    widest = frames / 2 * speed  # the logarithm of the last scale
+    return [math.exp(widest * (1 - math.cos(2 * math.pi * i / frames)) / 2) for i in range(frames)]
+
+
+def shown(picture: Tensor, share: float) -> tuple[Tensor, Tensor]:
+    """The middle of a picture (1, C, H, W), `share` of its sides, resampled to (1, C, H, W); and how much of each pixel
+    it covers, (1, 1, H, W) in [0, 1]: all of it, unless `share` is above 1.
+
+    Bicubic, and antialiased where it shrinks.
+    """
+    height, width = picture.shape[2:]
+    margins = [math.ceil(max(0.0, share - 1) / 2 * side) + 1 for side in (height, width)]
+    around = (margins[1], margins[1], margins[0], margins[0])
+    cover = F.pad(torch.ones(1, 1, height, width), around)
+    padded = F.pad(picture.float().cpu(), around, mode="replicate")
+    middle = [margin + side / 2 for margin, side in zip(margins, (height, width), strict=True)]
+    half = [share * side / 2 for side in (height, width)]
+    box = (middle[1] - half[1], middle[0] - half[0], middle[1] + half[1], middle[0] + half[0])
+
+    def resampled(pixels: Tensor, how: Image.Resampling) -> Tensor:
+        planes = [Image.fromarray(plane.numpy()).resize((width, height), how, box=box) for plane in pixels[0]]
+        return torch.from_numpy(np.stack([np.asarray(plane) for plane in planes]))[None]
+
+    bright = resampled(padded, Image.Resampling.BICUBIC).clamp(-1, 1)
+    return bright.to(picture), resampled(cover, Image.Resampling.BOX).clamp(0, 1).to(picture)
+
+
+def composed(levels: list[Tensor], scale: float) -> tuple[Tensor, Tensor]:
+    """What is seen at a scale of nested pictures, each RATIO wider than the one before, the finer in front.
+
+    Returns:
+        The picture (1, C, H, W), and how much of each pixel is covered, (1, 1, H, W).
+    """
+    whole, covered = torch.zeros_like(levels[0]), torch.zeros_like(levels[0][:, :1])
+    for number, level in reversed(list(enumerate(levels))):
+        image, cover = shown(level, scale / RATIO**number)
+        whole, covered = torch.lerp(whole, image, cover), torch.maximum(covered, cover)
+    return whole, covered
+
+
+def nested(picture: Tensor, scale: float, paint: Paint) -> tuple[list[Tensor], list[Tensor]]:
+    """The picture (1, C, H, W) and those around it up to a scale, each painted around the one before.
+
+    Returns:
+        The pictures, and what was known of each, (1, 1, H, W) bool.
+    """
+    levels, masks = [picture], [torch.ones_like(picture[:, :1], dtype=torch.bool)]
+    for number in range(1, rings(scale) + 1):
+        whole, covered = composed(levels, RATIO**number)
+        masks.append(covered > 1 - 1e-4)
+        levels.append(paint(whole, masks[-1]))
+    return levels, masks
+
+
+def rings(scale: float) -> int:
+    """How many times something is painted around the picture until a scale is reached."""
+    return math.ceil(math.log(scale) / math.log(RATIO) - 1e-9)
+
+
+def zoomed(levels: list[Tensor], motion: str, wide: list[float]) -> Tensor:
+    """The clip (1, C, F, H, W) of these scales; zoom-in begins at the widest, half a film later."""
+    if motion == "zoom-in":
+        wide = wide[len(wide) // 2 :] + wide[: len(wide) // 2]
+    return torch.stack([composed(levels, scale)[0] for scale in wide], dim=2)
+
+
+# --- the loop -------------------------------------------------------------------------------------------------
+
+
+def begun(clip: Tensor) -> Tensor:
+    """A loop (1, C, F, H, W), begun at the first frame into which the step is at most the median of the others.
+
+    A loop has no beginning of its own: this is the picture that was asked for in about half of all films, and some
+    frames later in the others. It cannot hide a jump, which then comes in the middle.
+    """
+    steps = (clip - clip.roll(1, 2)).abs().mean(dim=(0, 1, 3, 4))  # (F,), into each frame
+    for first, step in enumerate(steps.tolist()):
+        if step <= torch.cat([steps[:first], steps[first + 1 :]]).median().item():
+            return clip.roll(-first, 2)
+    raise AssertionError("the smallest of some numbers is above the median of the others")
