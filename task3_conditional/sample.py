@@ -147,9 +147,7 @@ def read_hints(controls: "list[Control]", config: SampleConfig) -> "dict[str, Te
     from task3_conditional.hints import HINTS, as_hint
 
     if bool(config.hint) == bool(config.hint_from):
-        raise UserError(
-            "--control needs --hint, drawn ones, or --hint-from, pictures to make them of: give one of both"
-        )
+        raise UserError("--control needs either --hint, drawn ones, or --hint-from, pictures to make them of")
     paths, hints = several(config.hint or config.hint_from), {}
     if len(paths) != len(controls):
         raise UserError(f"{len(controls)} controls need as many hints, one for each, and there are {len(paths)}")

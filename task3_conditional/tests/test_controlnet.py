@@ -394,7 +394,7 @@ WRONG = [
     (["--hint", "{drawn}/wide.png"], "wide.png is 32×28 pixels, and the model's images are 28×28"),
     (["--hint", "{drawn}/none.png"], "none.png cannot be read as an image"),
     (["--hint", "{drawn}/absent.png"], "absent.png: No such file"),
-    ([], "--control needs --hint"),
+    ([], "--control needs either --hint"),
     (["--hint", "[a.png, b.png]"], "1 controls need as many hints, one for each, and there are 2"),
     (["--hint", "{drawn}/grey.png", "--control-weight", "[1, 2]"], "1 controls need as many hints and weights: 1, 2"),
     (["--hint", "{drawn}/grey.png", "--control-weight", ".inf"], "the weight of a control is inf"),
