@@ -152,12 +152,22 @@ def build_parser() -> Parser:
     return parser
 
 
+def uses_data(config: PictureOptions) -> bool:
+    """Whether images of the model's data are asked for."""
+    if isinstance(config, InterpolateConfig):
+        names = config.first, config.second
+    else:
+        names = config.pictures or ("data:",)
+    return any(name.startswith("data:") for name in names)
+
+
 def run() -> int:
     """Do what is asked, and say where the pictures are."""
     parser = build_parser()
     asked = parser.instantiate(parser.parse_args())
 
     from shared.sampling_options import device_of
+    from task1_unconditional.given import held_out
     from task1_unconditional.sample import load_for
 
     options, do = WAYS[asked.way]
@@ -165,6 +175,8 @@ def run() -> int:
     config.device = device_of(config)
     model = load_for(config, config.trust)
     print(f"model: {model.source}")
+    if uses_data(config) and held_out(model)[1] == "train":
+        print("its data has no held-out part: images named data:… are of the training")
     do(model, config)
     return 0
 

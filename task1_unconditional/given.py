@@ -11,6 +11,7 @@ from shared.datasets import load as load_data
 from shared.datasets.decode import decode
 from shared.datasets.images import InMemory
 from shared.datasets.ranges import to_unit
+from shared.datasets.sources import NoSuchPart
 from shared.errors import UserError
 from task1_unconditional.model import Model
 
@@ -36,7 +37,7 @@ def held_out(model: Model) -> tuple[Dataset, str]:
     """
     try:
         return part_of(model, "test"), "test"
-    except UserError:
+    except NoSuchPart:
         return part_of(model, "train"), "train"
 
 

@@ -26,6 +26,7 @@ from shared.metrics.report import judge_samples
 from shared.sampling_options import overrides
 from shared.schedulers.bound import Bound
 from shared.schedulers.samplers import clamped
+from shared.training.weights import how_good
 from task1_unconditional.editing import exact, reconstruction_error
 from task1_unconditional.given import chosen, held_out, part_of
 from task1_unconditional.model import Model
@@ -59,6 +60,9 @@ def lines(rows: list[Row]) -> list[dict[str, Any]]:
 def evaluation(model: Model, config: "EvaluateConfig", main: str, protocol: dict[str, Any], **found: Any) -> dict:
     """The facts of one evaluation: where the model comes from, the protocol, and what was found."""
     facts = origin("task1", model.source, model.config.train)
+    fit = how_good(model.source, config.weights)  # of an average that is made of others
+    if fit:
+        found["notes"] = [*found["notes"], fit]
     if not config.run:
         facts["source"] = "the committed model"
     return {**facts, "main": main, "protocol": protocol_of(model.config, config, protocol), **found}
@@ -183,19 +187,24 @@ def of_bits(model: Model, config: "EvaluateConfig") -> Iterator[dict]:
     denoise = clamped(plain, model.diffusion.schedule) if model.config.sampling.clamp else plain
     generator = torch.Generator().manual_seed(config.seed)
     found = bound_bits(denoise, bound, images, config.terms, generator)
-    how = f"bound, {variance} variance"
-    yield bits_of(model, config, found, how, name, notes, model.diffusion.schedule.T)
+    how, clamp = f"bound, {variance} variance", model.config.sampling.clamp
+    drawn = [f"the bound: {found.calls} of its {model.diffusion.schedule.T} terms computed for each image, at random"]
+    drawn += ["the bound: predictions kept within [-1, 1]"] if clamp else []
+    yield bits_of(model, config, found, (how, clamp), name, [*notes, *drawn])
     if config.ode:
         some = images[: config.ode_images]
         found = ode_bits(plain, bound, some, generator)
         name = name if len(some) == len(images) else f"{len(some):,} of {name.rpartition(' of ')[2]}"
-        yield bits_of(model, config, found, "probability-flow ODE", name, notes, found.calls)
+        free = ["the ODE: predictions as they are, not clamped; steps are calls of the network"]
+        yield bits_of(model, config, found, ("probability-flow ODE", False), name, [*notes, *free])
 
 
 def bits_of(
-    model: Model, config: "EvaluateConfig", found: Likelihood, how: str, name: str, notes: list[str], steps: int
+    model: Model, config: "EvaluateConfig", found: Likelihood, way: tuple[str, bool], name: str, notes: list[str]
 ) -> dict:
-    """A likelihood as an evaluation."""
+    """A likelihood as an evaluation; `way` says by what, and whether predictions were clamped."""
+    how, clamped_too = way
+    steps = model.diffusion.schedule.T if how.startswith("bound") else found.calls
     error = None if math.isnan(found.error) else found.error  # of one image: JSON has no word for it
     figures = {"bits_per_dim": found.bits_per_dim, "bits_per_dim_error": error}
     figures |= {f"bits_{part}": value for part, value in found.parts.items()}
@@ -207,6 +216,8 @@ def bits_of(
         "weights": config.weights,
         "sampler": how,
         "steps": steps,
+        "calls": found.calls,  # of the network, for each image
+        "clamp": clamped_too,
     }
     rows = [Row("bits_per_dim", found.bits_per_dim, error, "")]
     rows += [Row(f"bits_{part}", value, None, "") for part, value in found.parts.items()]
@@ -240,6 +251,12 @@ def of_reconstruction(model: Model, config: "EvaluateConfig") -> Iterator[dict]:
 HEADERS = ("figure", "value", "floor", "n", "reference", "weights", "sampler", "steps")
 
 
+def sampler_told(protocol: dict[str, Any]) -> str:
+    """The sampler, with its share of fresh noise where it has one."""
+    eta = f", eta {protocol['eta']:g}" if protocol["sampler"] == "ddim" else ""
+    return f"{protocol['sampler']}{eta}"
+
+
 def table(found: list[dict]) -> str:
     """Evaluations as one Markdown table, each figure with its protocol, and below it what limits them."""
     text = [f"| {' | '.join(HEADERS)} |", "|" + "---|" * len(HEADERS)]
@@ -249,16 +266,14 @@ def table(found: list[dict]) -> str:
             spread = "" if row.spread is None else f" ± {shown(row.figure, row.spread)}"
             label = FIGURES[row.figure].label if row.figure in FIGURES else row.figure
             cells = [label, shown(row.figure, row.value) + spread, row.floor]
-            cells += [str(protocol[name]) for name in HEADERS[3:]]
+            cells += [sampler_told(protocol) if name == "sampler" else str(protocol[name]) for name in HEADERS[3:]]
             text.append(f"| {' | '.join(cells)} |")
-    notes = [note for facts in found for note in facts["notes"]]
+    shares, notes = [], []
     for facts in found:
+        notes += facts["notes"]
         if "judge" in facts:
-            shares = " ".join(f"{share:.1%}" for share in facts["judge"]["histogram"])
-            notes = [
-                f"share of each digit, 0 to 9: {shares}",
-                *facts["judge"]["notes"],
-                facts["judge"]["caveat"],
-                *notes,
-            ]
+            each = " ".join(f"{share:.1%}" for share in facts["judge"]["histogram"])
+            shares.append(f"share of each digit, 0 to 9, {facts['protocol']['weights']}: {each}")
+            notes += [*facts["judge"]["notes"], facts["judge"]["caveat"]]
+    notes = shares + notes
     return "\n".join([*text, "", *(f"- {note}" for note in dict.fromkeys(notes))]) + "\n"

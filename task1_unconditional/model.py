@@ -88,6 +88,10 @@ def build_loss(config: Config, diffusion: Diffusion) -> Callable[..., Tensor]:
         )
     if config.bound.objective == "simple" and not config.bound.loss_aware:
         return diffusion.loss
+    if config.bound.objective == "vlb" and (config.diffusion.loss, config.diffusion.weighting) != ("l2", "uniform"):
+        raise UserError(
+            "diffusion.loss and diffusion.weighting are of L_simple, and bound.objective is vlb: leave them out"
+        )
     try:
         return BoundLoss(diffusion, config.bound)
     except ValueError as error:
@@ -132,7 +136,7 @@ def load(source: str | Path | None = None, *, weights: str = "ema", device: str 
 
     Args:
         source: a run's folder, a checkpoint file, or nothing for the one that comes with this package.
-        weights: "ema", "swa", or "model" for the raw ones.
+        weights: "ema", "model" for the raw ones, or any others that it holds or gives; see `weights.read_weights`.
         device: where to put the network.
         trust: build a network of one's own (a dotted path in the config): that runs code which the config names.
 

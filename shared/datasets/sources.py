@@ -20,6 +20,10 @@ SPLIT_FOLDERS = {"train", "test", "val", "valid", "validation"}
 LOOSE = "."  # the class of images that lie in no sub-folder
 
 
+class NoSuchPart(UserError):
+    """The data has no part of that name: there is only what one can train on."""
+
+
 def is_image(name: str) -> bool:
     """Whether a path is an image to use, by its ending; what is hidden and macOS's doubles are not."""
     ending = posixpath.splitext(name)[1].lower()
@@ -158,7 +162,7 @@ def arrange(source: Source, split: str) -> tuple[list[tuple[str, int]], list[str
         chosen = source.names if split == "train" else []
     if not chosen:
         advice = f"put images into a folder {split} beside a folder train, or choose another --data.split"
-        raise UserError(f"{source.path} has no {split} part: {advice}")
+        raise NoSuchPart(f"{source.path} has no {split} part: {advice}")
     of = {name: parts[0] if len(parts) > 1 else LOOSE for name, parts in paths.items()}
     classes = sorted(set(of.values()))
     label = {name: number for number, name in enumerate(classes)}

@@ -120,6 +120,8 @@ class BoundLoss:
                 f"bound.objective {config.objective} asks about steps from level to level: "
                 f"diffusion.times must be levels, not {diffusion.config.times}"
             )
+        if getattr(diffusion.schedule, "shift", 1) != 1:
+            raise ValueError("bound.objective asks about whole levels, which schedule.shift moves: make it 1")
         if config.objective == "hybrid" and config.variance != "learned":
             raise ValueError("bound.objective hybrid teaches a variance: set bound.variance learned, or choose vlb")
         if diffusion.schedule.T < 2:

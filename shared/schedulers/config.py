@@ -74,10 +74,11 @@ class BoundConfig:
     """The variational bound: what is known of the variance of a step down, and how much of the loss the bound is."""
 
     variance: Literal["small", "large", "learned"] = "small"
-    """of a step: fixed at the smallest or largest that it can be, or learned between them by twice as many outputs"""
+    """of a step, in the bound: fixed at the smallest or largest that it can be, or learned between them by twice as
+    many outputs; the samplers of the three are ddpm, ddpm_large and ddpm_learned"""
     objective: Literal["simple", "vlb", "hybrid"] = "simple"
-    """the loss: diffusion's own, the bound in bits/dim, or the first and a small share of the second, which then
-    teaches the learned variance alone"""
+    """the loss: diffusion's own; the bound in bits/dim, without diffusion.loss and weighting; or the first and a share
+    of the second, which then teaches the learned variance alone"""
     share: PositiveFloat = 0.001
     """of the bound in hybrid"""
     loss_aware: bool = False

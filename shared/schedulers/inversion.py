@@ -22,10 +22,13 @@ def invert(denoise: Denoiser, schedule: NoiseSchedule, x: Tensor, times: Tensor)
 
     DDIM (Song 2021), section 4.3 and eq. (14). Each step goes on with what is predicted where it begins; down again it
     is predicted at the other end, and the difference is the error of reconstruction. It falls with the number of steps.
+    At t = 0 x is the clean data itself, and only its noise is asked for, at the lowest time.
     """
     upwards = times.flip(0)
     for n, (s, t) in enumerate(zip(upwards[:-1], upwards[1:], strict=True)):
         denoised = denoise(x, s.clamp(min=LOWEST))
+        if s == 0:
+            denoised = denoised._replace(x0=x)
         x = ddim_step(schedule, x, denoised, s, t, 0.0, torch.randn_like)
         yield Step(n, t, x, denoised.x0)
 

@@ -37,7 +37,10 @@ try vlb --diffusion.predict eps --bound.objective vlb
 try hybrid --diffusion.predict eps --bound.variance learned --bound.objective hybrid
 try learned-vlb --diffusion.predict eps --bound.variance learned --bound.objective vlb --bound.loss-aware
 measure vlb --run "$out/task1/vlb"
-for name in hybrid learned-vlb; do measure $name --run "$out/task1/$name" --sampler ddpm_learned; done
+for name in hybrid learned-vlb; do
+    measure $name --run "$out/task1/$name" --sampler ddpm_learned
+    measure $name-ddpm --run "$out/task1/$name" --sampler ddpm
+done
 for name in eps-0 vlb hybrid learned-vlb; do
     measure bits-$name --run "$out/task1/$name" --samples false --bits-per-dim --ode
 done
@@ -60,8 +63,6 @@ for steps in 5 10 20 50; do
     for sampler in heun dpm_solver_pp; do measure $sampler-$steps --n 500 --sampler $sampler --steps $steps; done
 done
 measure reconstruct --samples false --reconstruct [10,20,50,100,200,500] --real 200
-for predict in eps v; do
-    measure reconstruct-$predict --run "$out/task1/$predict-0" --samples false --reconstruct [10,20,50,100,200,500] --real 200
-done
+measure reconstruct-v --run "$out/task1/v-0" --samples false --reconstruct [10,20,50,100,200,500] --real 200
 
 python task1_unconditional/results/tables.py "$out" task1_unconditional/results

@@ -72,6 +72,12 @@ def labels() -> list[str]:
     return [FIGURES[figure].label for figure in MEASURED]
 
 
+def chance(measured: Measured, predict: str) -> str:
+    """By how much the distance differs between seeds alone: what an ordering of single trainings must exceed."""
+    values = [measured.value(f"{predict}-{seed}", MEASURED[1]) for seed in range(3)]
+    return f"\nThree seeds of one such training: {spread(values, MEASURED[1])}.\n"
+
+
 def predictions(measured: Measured) -> tuple[str, Figure]:
     """eps, x0, v: three seeds each."""
     rows, (figure, axes) = [], one("what the network predicts", FIGURES[MEASURED[1]].label)
@@ -89,7 +95,7 @@ def schedules(measured: Measured) -> tuple[str, Figure]:
     for i, (label, name) in enumerate({"linear": "linear", "cosine": "v-0", "sigmoid": "sigmoid"}.items()):
         rows.append([label, *judged(measured, name)])
         axes.bar(label, measured.value(name, MEASURED[1]), color=style(i)["color"])
-    return markdown(["schedule", *labels()], rows), figure
+    return markdown(["schedule", *labels()], rows) + chance(measured, "v"), figure
 
 
 def bounds(measured: Measured) -> tuple[str, Figure]:
@@ -114,12 +120,15 @@ def bounds(measured: Measured) -> tuple[str, Figure]:
     for i, (label, name) in enumerate(told.items()):
         large = bits(f"bits-{name}-large", "bound")
         cells = [bits(f"bits-{name}", "bound"), large, bits(f"bits-{name}", "ODE")]
-        rows.append([label, *judged(measured, name), *cells])
+        sampler = measured.found[name][0]["protocol"]["sampler"]
+        rows.append([label, sampler, *judged(measured, name), *cells])
+        if f"{name}-ddpm" in measured.found:
+            rows.append([label, "ddpm", *judged(measured, f"{name}-ddpm"), "", "", ""])
         x = measured.value(f"bits-{name}", "bits_per_dim", lambda facts: "bound" in facts["protocol"]["sampler"])
         axes.plot([x], [measured.value(name, MEASURED[1])], linestyle="", label=label, **style(i))
     axes.legend()
-    headers = ["trained by", *labels(), "bits/dim, bound", "with the large variance", "bits/dim, ODE"]
-    return markdown(headers, rows), figure
+    headers = ["trained by", "sampler", *labels(), "bits/dim, bound", "with the large variance", "bits/dim, ODE"]
+    return markdown(headers, rows) + chance(measured, "eps"), figure
 
 
 def averages(measured: Measured) -> tuple[str, Figure]:
@@ -134,12 +143,12 @@ def averages(measured: Measured) -> tuple[str, Figure]:
 
 def against_steps(measured: Measured, ways: dict[str, str], steps: tuple[int, ...]) -> tuple[str, Figure]:
     """Distance over floor by number of steps, a row for each way."""
-    rows, (figure, axes) = [], one("steps", FIGURES[MEASURED[1]].label)
+    rows, (figure, axes) = [], one("calls of the network", FIGURES[MEASURED[1]].label)
     for i, (label, name) in enumerate(ways.items()):
-        there = [n for n in steps if f"{name}-{n}" in measured.found]
-        values = [measured.value(f"{name}-{n}", MEASURED[1]) for n in there]
-        rows.append([label, *(shown(MEASURED[1], value) for value in values)])
-        axes.plot(there, values, label=label, **style(i))
+        values = {n: measured.value(f"{name}-{n}", MEASURED[1]) for n in steps if f"{name}-{n}" in measured.found}
+        rows.append([label, *(shown(MEASURED[1], values[n]) if n in values else "—" for n in steps)])
+        calls = [2 * n - 1 if name == "heun" else n for n in values]  # its last step is one of Euler's
+        axes.plot(calls, list(values.values()), label=label, **style(i))
     scale(axes, "both")
     axes.legend()
     return markdown(["sampler", *(str(n) for n in steps)], rows), figure
@@ -148,7 +157,7 @@ def against_steps(measured: Measured, ways: dict[str, str], steps: tuple[int, ..
 def reconstruction(measured: Measured) -> tuple[str, Figure]:
     """There and back, by number of steps."""
     rows, (figure, axes) = [], one("steps", FIGURES["reconstruction_mse"].label)
-    names = {"committed (x0)": "reconstruct", "eps": "reconstruct-eps", "v": "reconstruct-v"}
+    names = {"committed: x0, sigmoid": "reconstruct", "v, cosine": "reconstruct-v"}
     for i, (label, name) in enumerate(names.items()):
         values = [
             measured.value(name, "reconstruction_mse", lambda facts, n=n: facts["protocol"]["steps"] == n)

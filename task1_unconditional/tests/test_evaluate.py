@@ -99,7 +99,7 @@ def test_figures_are_those_of_the_judge(trained, here):
     reference, floor = found["judge"]["reference"], f"{found['judge']['floor']:.3f} ± "
     (distance,) = [row for row in rows_of(table) if row[0] == "judge distance"]
     assert distance[1] == f"{found['judge']['distance']:.3f}" and distance[2].startswith(floor)
-    assert distance[3:] == ["12", reference, "ema", "ddim", "3"]
+    assert distance[3:] == ["12", reference, "ema", "ddim, eta 0", "3"]
     confident = next(row for row in rows_of(table) if row[0].startswith("confident"))
     assert confident[1] == f"{found['judge']['confident']:.1%}" and float(confident[2].rstrip("%")) > 90
 
