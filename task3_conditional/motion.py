@@ -161,7 +161,8 @@ def circle(frames: int, speed: int, window: tuple[int, int]) -> Path:
     angles = [2 * math.pi * i / frames for i in range(frames)]
     places = [(radius - round(radius * math.cos(a)), radius + round(radius * math.sin(a))) for a in angles]
     wide = tuple(size + 2 * radius for size in window)
-    return Path(places, wide, window, ([0, 2 * radius], [radius, 0, 2 * radius]))
+    rows = [0, 2 * radius] if 4 * radius <= window[0] else [0, radius, 2 * radius]  # half a window new at most
+    return Path(places, wide, window, (rows, [radius, 0, 2 * radius]))
 
 
 # --- scales about the middle ----------------------------------------------------------------------------------
