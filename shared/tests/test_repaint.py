@@ -192,3 +192,20 @@ def test_samplers_whose_steps_do_not_stand_alone_are_refused(sampler):
         down_step(SamplingConfig(sampler=sampler))
     with pytest.raises(ValueError, match="eta is 2"):
         down_step(SamplingConfig(sampler="ddim", eta=2))
+
+
+def test_after_each_step_what_is_known_has_the_signal_of_that_time():
+    schedule = NoiseSchedule.from_config(NoiseConfig())
+    known = torch.full((1, 2), GIVEN).double()
+    times = resampled(schedule.times(10), 2, 2)
+    for step in repaint(pair(schedule), schedule, normal(1, 2), times, known, FIRST, noise=torch.zeros_like):
+        assert torch.equal(step.x[:, 0], schedule.level(step.t).alpha * known[:, 0])
+
+
+def test_the_large_variance_is_that_of_the_sampler():
+    schedule = NoiseSchedule.from_config(NoiseConfig())
+    times, x, nothing = schedule.times(5), normal(5, 2), torch.zeros(2, dtype=torch.bool)
+    *_, expected = ddpm(pair(schedule), schedule, x, times, variance="large", noise=drawn_once())
+    step = down_step(SamplingConfig(sampler="ddpm_large"))
+    *_, found = repaint(pair(schedule), schedule, x, times, x, nothing, step=step, noise=drawn_once())
+    assert torch.equal(found.x, expected.x)
