@@ -94,8 +94,8 @@ def interpolate(model: "Model", config: InterpolateConfig) -> None:
     import torch
 
     from shared import pictures
+    from shared.datasets.held_out import pictures_given
     from task1_unconditional.editing import interpolated
-    from task1_unconditional.given import pictures_given
 
     ends = pictures_given(model, (config.first, config.second)).to(config.device)
     between = interpolated(model, *ends, config.frames, config.steps).cpu()
@@ -108,8 +108,8 @@ def reconstruct(model: "Model", config: ReconstructConfig) -> None:
     """Three rows: the pictures, their noise, and what comes of it; and the error of each."""
     import torch
 
+    from shared.datasets.held_out import pictures_given
     from task1_unconditional.editing import images_of, noise_of
-    from task1_unconditional.given import pictures_given
 
     images = pictures_given(model, config.pictures, config.n)
     noise = noise_of(model, images.to(config.device), config.steps)
@@ -123,8 +123,8 @@ def redraw(model: "Model", config: RedrawConfig) -> None:
     """The pictures, and below them a row for each strength."""
     import torch
 
+    from shared.datasets.held_out import pictures_given
     from task1_unconditional.editing import redrawn
-    from task1_unconditional.given import pictures_given
 
     images = pictures_given(model, config.pictures, config.n)
     given = images.to(config.device)
@@ -166,8 +166,8 @@ def run() -> int:
     parser = build_parser()
     asked = parser.instantiate(parser.parse_args())
 
+    from shared.datasets.held_out import held_out
     from shared.sampling_options import device_of
-    from task1_unconditional.given import held_out
     from task1_unconditional.sample import load_for
 
     options, do = WAYS[asked.way]

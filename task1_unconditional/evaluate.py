@@ -60,9 +60,9 @@ def inception_for(config: EvaluateConfig, model: "Model") -> "Inception | None":
         UserError: a file is named, and it does not hold them; they cannot be had, and nothing else is asked for; there
             are too few images, or none to measure against.
     """
+    from shared.datasets.held_out import part_of
     from shared.metrics.image_figures import SMALLEST
     from shared.metrics.inception import WeightsMissing, load_inception
-    from task1_unconditional.given import part_of
     from task1_unconditional.measuring import can_judge
 
     judged = can_judge(model)
@@ -91,10 +91,10 @@ def check(model: "Model", config: EvaluateConfig, inception: "Inception | None",
     """Raise UserError, before the work, where something that is asked for cannot be measured."""
     import torch
 
+    from shared.datasets.held_out import held_out
     from shared.metrics.judge import centre
     from shared.training.weights import read_weights
     from task1_unconditional.editing import times_of
-    from task1_unconditional.given import held_out
 
     if on_real(config):
         held_out(model)

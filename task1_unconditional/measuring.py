@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from shared.datasets.held_out import chosen, held_out, part_of
 from shared.datasets.published import data_root
 from shared.errors import UserError
 from shared.experiments.figures import FIGURES, shown
@@ -28,7 +29,6 @@ from shared.schedulers.bound import Bound
 from shared.schedulers.samplers import clamped
 from shared.training.weights import how_good
 from task1_unconditional.editing import exact, reconstruction_error
-from task1_unconditional.given import chosen, held_out, part_of
 from task1_unconditional.model import Model
 
 if TYPE_CHECKING:

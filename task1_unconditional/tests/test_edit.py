@@ -9,6 +9,7 @@ import torch
 from PIL import Image
 
 from shared import pictures
+from shared.datasets.held_out import chosen, held_out, one, pictures_given, read_picture
 from shared.errors import UserError
 from task1_unconditional.editing import (
     images_of,
@@ -18,7 +19,6 @@ from task1_unconditional.editing import (
     reconstruction_error,
     redrawn,
 )
-from task1_unconditional.given import chosen, held_out, one, pictures_given, read_picture
 from task1_unconditional.model import Model, load
 from task1_unconditional.tests.commands import TINY, do_edit, do_train
 

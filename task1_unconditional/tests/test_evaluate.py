@@ -14,6 +14,7 @@ from torch import Tensor
 
 from shared.datasets.config import DataConfig
 from shared.datasets.digits import load_digits
+from shared.datasets.held_out import chosen, held_out, part_of
 from shared.experiments.history import Evaluation, Run
 from shared.metrics.image_figures import image_figures
 from shared.metrics.inception import Features, Inception, WeightsMissing
@@ -24,7 +25,6 @@ from shared.schedulers.samplers import clamped
 from shared.tests import made_evaluations
 from shared.tests.test_metrics_inception import made_up
 from task1_unconditional import measuring
-from task1_unconditional.given import chosen, held_out, part_of
 from task1_unconditional.model import Model, load
 from task1_unconditional.tests.commands import TINY, Ended, do_evaluate, do_sample, do_train, record
 

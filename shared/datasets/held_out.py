@@ -1,7 +1,11 @@
-"""Real images beside a model: pictures that a person gives, and those of its data that it was not trained on."""
+"""Introduced in task 1; used by tasks 1, 3.
+
+Real images beside a model: pictures that a person gives, and those of its data that it was not trained on.
+"""
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -13,9 +17,16 @@ from shared.datasets.images import InMemory
 from shared.datasets.ranges import to_unit
 from shared.datasets.sources import NoSuchPart
 from shared.errors import UserError
-from task1_unconditional.model import Model
 
 HELD_OUT = "data:"  # and a number: one of the images that were held out
+
+
+class Model(Protocol):
+    """What is needed of a trained model."""
+
+    config: Any  # with the sections `data` and `own_data`
+    shape: tuple[int, int, int]
+    source: Path
 
 
 def part_of(model: Model, split: str) -> Dataset:
