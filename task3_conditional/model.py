@@ -33,8 +33,9 @@ from shared.training.weights import read_weights
 from task3_conditional.classifier import NoisyClassifier
 from task3_conditional.config import Config, model_config
 
-COMMITTED = Path(__file__).parent / "results" / "digits.safetensors"
-COMMITTED_TEXT = Path(__file__).parent / "results" / "captions.safetensors"
+RESULTS = Path(__file__).parent / "results"
+COMMITTED = RESULTS / "digits.safetensors"
+COMMITTED_TEXT = RESULTS / "captions.safetensors"
 NEVER_TOLD_NOTHING = (
     "condition.dropout is 0: the unconditional model, which guidance needs, is never trained; make guidance.scale 1, "
     "or train with a dropout such as 0.1"

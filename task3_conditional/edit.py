@@ -1,0 +1,317 @@
+"""Change a picture: `task3-edit inpaint | outpaint | redraw | colourise | enlarge`.
+
+What there is to read is in `inpainting.py`, `redrawing.py` and `super_resolution.py`; here are the options, and the
+pictures that come of it.
+"""
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from jsonargparse.typing import ClosedUnitInterval, NonNegativeFloat, PositiveInt, restricted_number_type
+
+from shared.cli import Parser, command
+from shared.sampling_options import device_of, overrides
+from shared.schedulers.config import Sampler, Spacing
+from shared.training.config import Seed, Weights
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from shared.conditions.said import Cond
+    from task3_conditional.model import Model
+
+Strength = restricted_number_type("Strength", float, [(">", 0), ("<=", 1)])
+Hidden = Literal["left", "right", "top", "bottom", "centre"]
+
+
+@dataclass
+class EditOptions:
+    """Which picture, by which model, and where the result goes."""
+
+    picture: str = "data:0"
+    """a picture file; or data:3, a number of the images that were held out of the model's data"""
+    run: str | None = None
+    """a run's folder, a checkpoint file, or "latest"; default: the model for this that comes with the package"""
+    weights: Weights = "ema"
+    """ema, model (the raw ones), swa, or what else the run keeps"""
+    label: str | int | None = None
+    """the class that is to be seen, by name or number, for a model that is told one (default: left open)"""
+    text: str | None = None
+    """the caption, for a model that is told one"""
+    scale: float | None = None
+    """guidance: 1 is the conditional model, more exaggerates (default: the run's)"""
+    n: PositiveInt = 8
+    """number of results"""
+    seed: Seed = 0
+    """of the noise"""
+    steps: PositiveInt | None = None
+    """number of steps (default: the run's)"""
+    sampler: Sampler | None = None
+    """which solver (default: the run's)"""
+    eta: ClosedUnitInterval | None = None
+    """share of fresh noise in ddim (default: the run's)"""
+    spacing: Spacing | None = None
+    """which noise levels the steps visit (default: the run's)"""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """where to compute; auto takes a GPU if there is one"""
+    out: str = "samples"
+    """folder for the pictures"""
+    upscale: PositiveInt = 1
+    """side of the square that each pixel becomes"""
+    singles: bool = False
+    """write each result to a file of its own as well"""
+
+
+@dataclass
+class PaintOptions(EditOptions):
+    """By which way the hidden part is painted."""
+
+    method: Literal["auto", "told", "repaint"] = "auto"
+    """told is by a model that is told the masked picture, repaint by any model; auto is told where the model is"""
+    resample: PositiveInt = 10
+    """repaint: how often each stretch of the way is gone through; 1 is replacement alone"""
+    jump: PositiveInt = 10
+    """repaint: the length of a stretch, in steps"""
+
+
+@dataclass
+class InpaintConfig(PaintOptions):
+    """Paint what is hidden of a picture."""
+
+    mask: str | None = None
+    """a picture of the same size, white where the picture is to be painted anew, black where it is kept"""
+    hide: Hidden = "right"
+    """what to paint anew where no mask is given"""
+
+
+@dataclass
+class OutpaintConfig(PaintOptions):
+    """Paint what may lie around a picture."""
+
+    size: PositiveInt | None = None
+    """pixels of the picture's sides on the canvas, which is as large as the samples (default: three quarters)"""
+
+
+@dataclass
+class RedrawConfig(EditOptions):
+    """SDEdit: give a picture noise, and draw it again from there towards what is asked."""
+
+    strength: tuple[Strength, ...] = (0.3, 0.5, 0.7)
+    """the times to begin at, as shares of T, a row for each"""
+
+
+@dataclass
+class ColouriseConfig(EditOptions):
+    """Colours for a grey picture; its luminance stays."""
+
+
+@dataclass
+class EnlargeConfig(EditOptions):
+    """Enlarge a picture; averaged down again, it is what was given."""
+
+    level: NonNegativeFloat = 0.0
+    """noise put on the small picture first, within what the model was trained with: for pictures that are not clean"""
+
+
+def load_model(config: EditOptions, committed: str) -> "Model":
+    """The model that the options name, or the committed one of a name."""
+    from shared.experiments.trained import source_of
+    from task3_conditional.model import RESULTS, load
+
+    source = source_of(config.run, "task3") or RESULTS / f"{committed}.safetensors"
+    return load(source, weights=config.weights, device=device_of(config))
+
+
+def asked(model: "Model", config: EditOptions) -> tuple["Cond", dict[str, Any]]:
+    """What the results are told, and the options of sampling."""
+    from dataclasses import replace
+
+    options = overrides(config)
+    if config.scale is not None:
+        options["guidance"] = replace(model.config.guidance, scale=config.scale)
+    return model.told(config.n, label=config.label, text=config.text), options
+
+
+def given(model: "Model", config: EditOptions) -> "Tensor":
+    """The picture (1, C, H, W) as large as the model's samples."""
+    from shared.datasets.held_out import pictures_given
+
+    return pictures_given(model, (config.picture,))
+
+
+def show(images: "Tensor", results: "Tensor", config: EditOptions, name: str, columns: int | None = None) -> None:
+    """Write a sheet of what was given and what came of it, and say where it is."""
+    import torch
+
+    from shared import pictures
+
+    images = images.expand(-1, results.shape[1], -1, -1).cpu()
+    sheet = pictures.grid(torch.cat([images, results.cpu()]).clamp(-1, 1), columns, config.upscale)
+    print(f"{name}: {pictures.save(sheet, Path(config.out) / f'{name}.png')}")
+    if config.singles:
+        pictures.save_each(results.cpu(), Path(config.out) / name, config.upscale)
+        print(f"single images: {Path(config.out) / name}")
+
+
+# --- the ways -------------------------------------------------------------------------------------------------------
+
+
+def painting(model: "Model", config: PaintOptions):
+    """The function that paints, and its own options."""
+    from task3_conditional.inpainting import fill, inpaint
+
+    told = model.config.given.kind == "mask"
+    if config.method == "told" or (config.method == "auto" and told):
+        return fill, {}
+    return inpaint, {"resample": config.resample, "jump": config.jump}
+
+
+def read_mask(config: InpaintConfig, height: int, width: int) -> "Tensor":
+    """The mask (1, 1, H, W), true where the picture is known. Raises UserError for a file that is none of that size."""
+    import torch
+
+    from shared.datasets.decode import decode
+    from shared.errors import UserError
+
+    if config.mask is None:
+        hidden = torch.zeros(1, 1, height, width, dtype=torch.bool)
+        middle = slice(height // 4, height - height // 4), slice(width // 4, width - width // 4)
+        rows, columns = {
+            "left": (slice(None), slice(0, width // 2)),
+            "right": (slice(None), slice(width // 2, None)),
+            "top": (slice(0, height // 2), slice(None)),
+            "bottom": (slice(height // 2, None), slice(None)),
+            "centre": middle,
+        }[config.hide]
+        hidden[..., rows, columns] = True
+        return ~hidden
+    try:
+        with open(config.mask, "rb") as file:
+            pixels = decode(file, 1, None)
+    except Exception as error:  # Pillow's decoders raise whatever they trip over in a damaged file
+        raise UserError(f"{config.mask} cannot be read as a mask ({error}): give a picture") from None
+    if tuple(pixels.shape[1:]) != (height, width):
+        there = f"{pixels.shape[2]}×{pixels.shape[1]}"
+        raise UserError(f"the mask {config.mask} is {there} pixels, and the picture {width}×{height}: resize it")
+    return (pixels < 128)[None]
+
+
+def inpaint(config: InpaintConfig) -> None:
+    """What is known, and n ways to paint the rest."""
+    from task3_conditional.inpainting import checked
+
+    model = load_model(config, "digits" if config.method == "repaint" else "inpaint")
+    paint, own = painting(model, config)
+    picture, mask = given(model, config), read_mask(config, *model.shape[1:])
+    checked(mask, picture)
+    cond, options = asked(model, config)
+    results = paint(model, cond, picture, mask, config.seed, **own, **options)
+    show(picture.where(mask, 0.0), results, config, "inpainted")
+
+
+def outpaint(config: OutpaintConfig) -> None:
+    """The picture on its canvas, and n ways to go on around it."""
+    import torch.nn.functional as F
+
+    from shared.errors import UserError
+    from task3_conditional.inpainting import on_canvas
+    from task3_conditional.inpainting import outpaint as around
+
+    model = load_model(config, "digits" if config.method == "repaint" else "inpaint")
+    paint, own = painting(model, config)
+    side = min(model.shape[1:])
+    size = config.size or side * 3 // 4
+    if size >= side:
+        raise UserError(f"--size {size} leaves no room: the model's pictures are {side} pixels; make it smaller")
+    small = F.interpolate(given(model, config), size=(size, size), mode="bilinear", antialias=True)
+    cond, options = asked(model, config)
+    results = around(model, cond, small, config.seed, by=paint, **own, **options)
+    show(on_canvas(small, model.shape[1:])[0], results, config, "outpainted")
+
+
+def redraw(config: RedrawConfig) -> None:
+    """The picture, and a row of results for each strength."""
+    import torch
+
+    from task3_conditional.redrawing import redrawn
+
+    model = load_model(config, "captions" if config.text is not None else "digits")
+    picture = given(model, config)
+    cond, options = asked(model, config)
+    rows = [redrawn(model, cond, picture, strength, config.seed, **options) for strength in config.strength]
+    show(picture.expand(config.n, *picture.shape[1:]), torch.cat(rows), config, "redrawn", config.n)
+
+
+def colourise(config: ColouriseConfig) -> None:
+    """The grey picture, and n ways to colour it."""
+    from task3_conditional.given import grey
+    from task3_conditional.super_resolution import colourise as coloured
+
+    model = load_model(config, "colour")
+    shades = grey(given(model, config))
+    cond, options = asked(model, config)
+    results = coloured(model, shades.expand(config.n, -1, -1, -1), cond, config.seed, **options)
+    show(shades, results, config, "coloured")
+
+
+def enlarge(config: EnlargeConfig) -> None:
+    """The small picture, as it is and by bicubic interpolation, and n ways to see it large."""
+    import torch
+
+    from shared.datasets.held_out import HELD_OUT, read_picture
+    from task3_conditional.given import averaged, enlarged
+    from task3_conditional.super_resolution import bicubic
+    from task3_conditional.super_resolution import enlarge as larger
+
+    model = load_model(config, "sr")
+    factor = model.config.given.factor
+    if config.picture.startswith(HELD_OUT):
+        low = averaged(given(model, config), factor)
+    else:
+        channels, height, width = model.shape
+        low = read_picture(Path(config.picture), (channels, height // factor, width // factor))[None]
+    cond, options = asked(model, config)
+    results = larger(model, low.expand(config.n, -1, -1, -1), cond, config.seed, level=config.level, **options)
+    show(torch.cat([enlarged(low, factor, "nearest"), bicubic(low, factor)]), results, config, "enlarged")
+
+
+WAYS = {
+    "inpaint": (InpaintConfig, inpaint),
+    "outpaint": (OutpaintConfig, outpaint),
+    "redraw": (RedrawConfig, redraw),
+    "colourise": (ColouriseConfig, colourise),
+    "enlarge": (EnlargeConfig, enlarge),
+}
+
+
+def build_parser() -> Parser:
+    """A subcommand for each of WAYS."""
+    parser = Parser(prog="task3-edit", description="Paint, redraw, colour and enlarge pictures by a trained model.")
+    subcommands = parser.add_subcommands(dest="way", required=True)
+    for name, (options, _) in WAYS.items():
+        line = options.__doc__.splitlines()[0]
+        sub = Parser(description=line)
+        sub.add_class_arguments(options)
+        subcommands.add_subcommand(name, sub, help=line)
+        sub.prog = f"task3-edit {name}"
+    return parser
+
+
+def run() -> int:
+    """Do what is asked, and say where the pictures are."""
+    parser = build_parser()
+    found = parser.instantiate(parser.parse_args())
+    options, do = WAYS[found.way]
+    do(options(**vars(found[found.way])))
+    return 0
+
+
+def main() -> None:
+    """The command `task3-edit`."""
+    sys.exit(command(run))
+
+
+if __name__ == "__main__":
+    main()
