@@ -8,17 +8,23 @@ from torch import Tensor
 
 from shared.datasets.ranges import to_uint8, to_unit
 from shared.metrics.edges import consistency_rmse, edge_f1, seam_ratio
+from shared.metrics.judge import inspect, load_judge
 from shared.metrics.loops import seam
 from shared.metrics.reconstruction import psnr
-from shared.metrics.report import judge_labelled
+from shared.metrics.report import check
 
 Edges = Callable[[Tensor], Tensor]  # images (N, 1, H, W) in [-1, 1] -> their edges, bool (N, 1, H, W)
 Figures = dict[str, float | None]
 
 
 def agreement(images: Tensor, labels: Tensor) -> float:
-    """The share of digits that the judge reads as what they should be."""
-    return judge_labelled(images.clamp(-1, 1), labels)["agreement"]
+    """The share of digits that the judge reads as what they should be, without the distances of `judge_labelled`.
+
+    Raises:
+        UserError: the judge cannot take them.
+    """
+    check(images)
+    return (inspect(load_judge(), images.float())[1].argmax(dim=1) == labels).double().mean().item()
 
 
 def control_figures(
