@@ -26,7 +26,7 @@ WAYS = {
     "ddpm, large variance": "ddpm_large",
 }
 SOLVERS = {
-    "ddim": "ddim-0",
+    "ddim, eta 0": "ddim-0",
     "heun (two calls a step)": "heun",
     "dpm_solver_pp": "dpm_solver_pp",
     "ddim, eta 1": "ddim-1",
