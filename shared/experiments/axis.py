@@ -1,4 +1,4 @@
-"""Introduced in task 1; used by tasks 1, 2, 3.
+"""Introduced in task 1; used by task 1.
 
 What a figure can be plotted against: what a training cost, a field of the protocol, or a field of the config.
 """

@@ -1,4 +1,4 @@
-"""Introduced in task 1; used by tasks 1, 2, 3.
+"""Introduced in task 1; used by task 1.
 
 Which figures stand side by side: the evaluations of runs, and published figures, each held against the protocol of one
 reference. What does not match is kept with the reasons, and its figures are not given out. Free of torch.

@@ -1,4 +1,4 @@
-"""Introduced in task 1; used by tasks 1, 2, 3.
+"""Introduced in task 1; used by task 1.
 
 Published figures with their protocols, read from papers.yaml, which says how it is laid out. Free of torch.
 """

@@ -1,4 +1,4 @@
-"""Introduced in task 1; used by tasks 1, 2, 3.
+"""Introduced in task 1; used by task 1.
 
 Pictures of a comparison: loss curves, and figures against what they are compared by. Import this where a picture is
 drawn, as matplotlib is slow to import; nothing of its global state is touched, and no window opened.

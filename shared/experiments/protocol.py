@@ -1,4 +1,4 @@
-"""Introduced in task 1; used by tasks 1, 2, 3.
+"""Introduced in task 1; used by task 1.
 
 What must be equal for two figures to stand side by side. A FID of 1,000 samples is no FID of 50,000, and one against
 the training images is none against the test images: such pairs are refused, with the reason.

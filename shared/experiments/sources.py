@@ -1,4 +1,4 @@
-"""Introduced in task 1; used by tasks 1, 2, 3.
+"""Introduced in task 1; used by task 1.
 
 Opening what a person names on the command line: runs, and evaluations that may lie outside any run. Free of torch.
 """

@@ -1,4 +1,4 @@
-"""Introduced in task 3; used by task 3.
+"""Introduced in task 1; used by tasks 1, 3.
 
 Tables for a terminal, a document or a spreadsheet, and how amounts are written in them. What stands in a cell may come
 from somebody else's run: nothing in it reaches a terminal as a command, or a spreadsheet as a formula.

@@ -1,4 +1,4 @@
-"""Introduced in task 2; used by task 2.
+"""Introduced in task 2; used by tasks 2, 3.
 
 Figures of reconstructions against their originals, and of sharpness. All take float images (N, C, H, W) in [-1, 1]
 and raise `UserError` for other shapes and ranges.
