@@ -117,8 +117,8 @@ def labels_asked(model: "Model", real: list[int] | None, n: int) -> "Tensor | No
 def measure_clips(model: "Model", config: EvaluateConfig, clips: "Tensor") -> tuple["VideoReport", dict, dict]:
     """The report on clips that were drawn as the config says, all figures of them, and rows of more to show."""
     from shared.metrics.i3d import fvd
-    from shared.metrics.video import drift, judge_clips, real_clips
     from shared.metrics.loops import seam
+    from shared.metrics.video import drift, judge_clips, real_clips
     from task5_video.films_given import held_out
 
     data, frames = model.config.data, config.frames or model.shape[1]
