@@ -53,11 +53,19 @@ def held_out(model: Model) -> tuple[Dataset, str]:
 
 
 def chosen(data: Dataset, n: int, seed: int = 0) -> Tensor:
-    """n images (n, C, H, W) in [-1, 1], or all if there are fewer; always the same, in an order that the seed draws."""
+    """n images (n, C, H, W) in [-1, 1], or all if there are fewer; always the same, in an order that the seed draws.
+
+    What a data set draws anew whenever it is asked, such as a scene, is drawn by the item's number here.
+    """
     order = torch.randperm(len(data), generator=torch.Generator().manual_seed(seed))[:n]
     if isinstance(data, InMemory):
         return to_unit(data.images[order])
-    return torch.stack([data[i][0] for i in order.tolist()])
+    images = []
+    with torch.random.fork_rng(devices=[]):
+        for i in order.tolist():
+            torch.manual_seed(i)
+            images.append(data[i][0])
+    return torch.stack(images)
 
 
 def pictures_given(model: Model, names: tuple[str, ...], n: int = 8) -> Tensor:
@@ -94,16 +102,21 @@ def read_picture(path: Path, shape: tuple[int, int, int]) -> Tensor:
         UserError: it cannot be read, or the shape asked for is no square and the picture has another size.
     """
     channels, height, width = shape
-    if path.exists() and not path.is_file():  # reading a pipe would wait for ever
-        raise UserError(f"cannot read {path}: it is no regular file")
-    try:
-        with open(path, "rb") as file:
-            pixels = decode(file, channels, height if height == width else None)
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror or 'it is no picture'}") from None
-    except Exception as error:  # Pillow's decoders raise whatever they trip over in a damaged file
-        raise UserError(f"{path} cannot be read as an image ({error}): give another") from None
+    pixels = read_pixels(path, channels, height if height == width else None)
     if tuple(pixels.shape) != shape:
         there, here = f"{pixels.shape[2]}×{pixels.shape[1]}", f"{width}×{height}"
         raise UserError(f"{path} is {there} pixels, and the model's images are {here}: bring it to that size")
     return to_unit(pixels)
+
+
+def read_pixels(path: Path, channels: int, size: int | None) -> Tensor:
+    """A file's first image as uint8 (channels, H, W), as by `decode`. Raises UserError where it cannot be read."""
+    if path.exists() and not path.is_file():  # reading a pipe would wait for ever
+        raise UserError(f"cannot read {path}: it is no regular file")
+    try:
+        with open(path, "rb") as file:
+            return decode(file, channels, size)
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror or 'it is no picture'}") from None
+    except Exception as error:  # Pillow's decoders raise whatever they trip over in a damaged file
+        raise UserError(f"{path} cannot be read as an image ({error}): give another") from None
