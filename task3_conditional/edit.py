@@ -172,7 +172,7 @@ def read_mask(config: InpaintConfig, height: int, width: int) -> "Tensor":
     """The mask (1, 1, H, W), true where the picture is known. Raises UserError for a file that is none of that size."""
     import torch
 
-    from shared.datasets.decode import decode
+    from shared.datasets.held_out import read_pixels
     from shared.errors import UserError
 
     if config.mask is None:
@@ -187,11 +187,7 @@ def read_mask(config: InpaintConfig, height: int, width: int) -> "Tensor":
         }[config.hide]
         hidden[..., rows, columns] = True
         return ~hidden
-    try:
-        with open(config.mask, "rb") as file:
-            pixels = decode(file, 1, None)
-    except Exception as error:  # Pillow's decoders raise whatever they trip over in a damaged file
-        raise UserError(f"{config.mask} cannot be read as a mask ({error}): give a picture") from None
+    pixels = read_pixels(Path(config.mask), 1, None)
     if tuple(pixels.shape[1:]) != (height, width):
         there = f"{pixels.shape[2]}×{pixels.shape[1]}"
         raise UserError(f"the mask {config.mask} is {there} pixels, and the picture {width}×{height}: resize it")
@@ -235,8 +231,11 @@ def redraw(config: RedrawConfig) -> None:
     """The picture, and a row of results for each strength."""
     import torch
 
+    from shared.errors import UserError
     from task3_conditional.redrawing import redrawn
 
+    if not config.strength:
+        raise UserError("--strength names no time to begin at: give one or more, above 0 and at most 1")
     model = load_model(config, "captions" if config.text is not None else "digits")
     picture = given(model, config)
     cond, options = asked(model, config)
