@@ -3,7 +3,7 @@
 import json
 
 from shared.tests.commands import Ended, call
-from task3_conditional import evaluate, sample, train, train_classifier
+from task3_conditional import edit, evaluate, sample, train, train_classifier
 
 COMMON = [
     *"--network.width 8 --network.patch 2 --network.multipliers [1] --network.attention [none]".split(),
@@ -43,6 +43,11 @@ def do_sample(*arguments: object) -> Ended:
 def do_evaluate(*arguments: object) -> Ended:
     """task3-evaluate, on the CPU."""
     return call(evaluate.main, "task3-evaluate", "--device", "cpu", *arguments)
+
+
+def do_edit(way: str, *arguments: object) -> Ended:
+    """task3-edit: two results in two steps, on the CPU, unless said otherwise."""
+    return call(edit.main, "task3-edit", way, "--device", "cpu", "--steps", 2, "--n", 2, *arguments)
 
 
 def own_spec(module: str, **arguments: object) -> dict[str, object]:
