@@ -1,5 +1,6 @@
 """What is committed: the models work right after a clone, and are as good as the README says."""
 
+import functools
 import json
 import re
 from pathlib import Path
@@ -8,19 +9,34 @@ import pytest
 import torch
 from safetensors import safe_open
 
+from shared.cli import read_yaml, stored_config
 from shared.datasets import DataConfig
 from shared.datasets import load as load_data
+from shared.datasets.held_out import pictures_given
+from shared.metrics.edges import edge_f1
+from shared.metrics.reconstruction import psnr
+from task3_conditional.classifier_config import ClassifierTraining
+from task3_conditional.config import Config
+from task3_conditional.control_config import ControlTraining
+from task3_conditional.control_model import controlled, hinted, load_control
+from task3_conditional.editing_measures import inpainting_figures, super_resolution_figures
+from task3_conditional.given import averaged, check_given, grey
+from task3_conditional.hints import HINTS
+from task3_conditional.inpainting import fill, steps_of
 from task3_conditional.measures import KINDS, by_caption, by_class
-from task3_conditional.model import COMMITTED, COMMITTED_TEXT, load
+from task3_conditional.model import COMMITTED_TEXT, RESULTS, build_diffusion, build_network, load
+from task3_conditional.results.edits import digits
 from task3_conditional.results.one_token import varying
+from task3_conditional.super_resolution import colourise, enlarge
 
 STAGE = Path(__file__).parents[1]
-RESULTS = STAGE / "results"
 
 
 def test_the_committed_models_are_small_and_in_bfloat16():
-    assert sum(path.stat().st_size for path in (COMMITTED, COMMITTED_TEXT)) <= 8e6
-    for path in (COMMITTED, COMMITTED_TEXT):
+    paths = sorted(RESULTS.glob("*.safetensors"))
+    assert {path.stem for path in paths} == {"digits", "captions", "inpaint", "sr", "colour", "controlnet"}
+    assert sum(path.stat().st_size for path in paths) <= 12e6
+    for path in paths:
         with safe_open(path, framework="pt") as file:
             assert {file.get_tensor(name).dtype for name in file.keys()} == {torch.bfloat16}
 
@@ -102,22 +118,119 @@ def test_the_figures_of_the_readme_are_those_that_were_written_down():
         assert f"{100 * value:.1f} %" in text
 
 
-def test_every_config_is_one_of_this_stage():
-    """Each YAML file fills the dataclass, and its parts fit together: the network can be built."""
-    from shared.cli import read_yaml, stored_config
-    from task3_conditional.config import Config
-    from task3_conditional.given import check_given
-    from task3_conditional.model import build_diffusion, build_network
+OTHERS = {"classifier.yaml": ClassifierTraining, "controlnet.yaml": ControlTraining}
+GIVEN = {"inpaint": "mask", "sr": "low", "sr64-256": "low", "sr256-1024": "low", "colour": "grey"}  # the others: none
 
+
+def preset(name: str) -> Config:
+    """A file of this stage's configs."""
+    return stored_config(Config, read_yaml(STAGE / "configs" / f"{name}.yaml"), name)
+
+
+def test_every_config_is_one_of_this_stage():
+    """Each YAML file fills its dataclass, and the parts of a model fit together: the network can be built."""
     known = {"classes": ["a", "b"], "attributes": ["c"], "image": None}
     known["text"] = {"width": None, "tokens": 9, "length": 32, "pooled": False}
+    kinds = {}
     for path in sorted((STAGE / "configs").glob("*.yaml")):
-        if path.name == "classifier.yaml":
+        if path.name in OTHERS:
+            stored_config(OTHERS[path.name], read_yaml(path), path.name)
             continue
-        config = stored_config(Config, read_yaml(path), path.name)
+        config = preset(path.stem)
+        kinds[path.stem] = config.given.kind
         side = config.data.size or (28 if config.data.name == "digits" else 32)
         build_diffusion(config)
         with torch.device("meta"):
             shape = (1 if config.data.name == "digits" else 3, side, side)
             check_given(config.given, config.condition.told, shape)
             build_network(config, shape, known | {"image": config.given.channels(shape[0])})
+    assert {name: kind for name, kind in kinds.items() if kind != "none"} == GIVEN
+
+
+# --- pictures changed ---------------------------------------------------------------------------------------------
+
+
+@functools.cache
+def edits(experiment: str) -> dict[str, dict]:
+    """What was found in an experiment of edits.py."""
+    return json.loads((RESULTS / "edits.json").read_text())[experiment]["found"]
+
+
+@functools.cache
+def real(n: int = 50) -> tuple[torch.Tensor, torch.Tensor]:
+    """Held-out digits (n, 1, 28, 28) of all classes in turn, and their labels."""
+    return digits(n)
+
+
+@pytest.mark.parametrize("name", ["inpaint", "sr", "colour"])
+def test_a_committed_model_that_is_given_pictures_is_of_its_config(name):
+    model, config = load(RESULTS / f"{name}.safetensors"), preset(name)
+    for section in ("condition", "given", "network", "schedule", "diffusion", "guidance", "sampling"):
+        assert getattr(model.config, section) == getattr(config, section), section
+    assert (model.config.train.steps, model.config.train.batch) == (config.train.steps, config.train.batch)
+    assert model.shape == ((3, 32, 32) if name == "colour" else (1, 28, 28))
+
+
+def test_the_committed_controlnet_steers_by_edges():
+    """A floor under the figure that was written down, loose enough for 50 digits in 10 steps."""
+    control, (x, labels) = load_control(RESULTS / "controlnet.safetensors"), real()
+    assert control.config.hint == "edges"
+    model, hints = controlled([control]), {"edges": HINTS["edges"](x)}
+    samples = model.sample(hinted([control], hints, model.told(len(x), label=labels.tolist())), seed=1, steps=10)
+    found = edge_f1(HINTS["edges"](samples) > 0, hints["edges"] > 0).f1
+    written = edits("control")["edges"]
+    assert found >= 0.97 and written["edge_f1"] >= 0.97
+    assert written["edge_f1_floor"] < 0.8 < 0.99 * written["edge_f1_of_ceiling"]
+
+
+def test_the_committed_model_enlarges():
+    model, (x, labels) = load(RESULTS / "sr.safetensors"), real()
+    low = averaged(x, 4)
+    found = super_resolution_figures(enlarge(model, low, seed=1, steps=5), x, low, labels)
+    written = edits("super_resolution")["5 steps"]
+    assert found["psnr_gain"] == pytest.approx(written["psnr_gain"], abs=1.0) and found["judge_agreement"] >= 0.85
+    assert found["consistency_rmse"] <= 1 / 255
+
+
+def test_the_committed_model_fills_what_is_hidden():
+    model, (x, labels) = load(RESULTS / "inpaint.safetensors"), real()
+    mask = torch.zeros(1, 1, 28, 28, dtype=torch.bool)
+    mask[..., :14] = True
+    found = inpainting_figures(fill(model, model.told(len(x)), x, mask, 1, steps=10), x, mask, labels)
+    written = edits("hidden_half")["told, class not"]
+    assert found["known_unchanged"] and found["judge_agreement_mean"] < 0.4
+    assert found["judge_agreement"] == pytest.approx(written["judge_agreement"], abs=0.15)
+
+
+def test_the_committed_model_colours():
+    """What is of a colour gets one, and is nearer to its own than the grey picture is."""
+    model = load(RESULTS / "colour.safetensors")
+    x = pictures_given(model, (), 64)
+    found = colourise(model, grey(x), seed=1, steps=5)
+    saturated = (x.amax(1) - x.amin(1)) > 0.5
+    assert ((found.amax(1) - found.amin(1))[saturated] > 0.25).double().mean() > 0.9
+    assert psnr(found, x) > psnr(grey(x).expand_as(x), x) + 3
+
+
+def test_the_figures_of_edits_are_consistent():
+    """Those that follow from others of the same line, and those that cannot be otherwise."""
+    for figures in edits("super_resolution").values():
+        assert figures["psnr_gain"] == pytest.approx(figures["psnr"] - figures["psnr_bicubic"])
+        assert figures["judge_agreement_real"] > 0.97
+    for name, figures in edits("super_resolution").items():
+        assert (figures["consistency_rmse"] <= 1 / 255) == (name != "without the consistency step")
+    for name, figures in edits("hidden_half").items():
+        assert figures["known_unchanged"] is True
+        ratio = figures["judge_agreement"] / figures["judge_agreement_mean"]
+        assert figures["judge_agreement_over_mean"] == pytest.approx(ratio)
+        repainting = re.fullmatch(r"RePaint, (\d+)", name)
+        calls = steps_of(load(), 25, int(repainting[1]), 5) if repainting else preset("inpaint").sampling.steps
+        assert figures["calls"] == calls
+    for figures in edits("control").values():
+        assert figures["edge_f1_of_ceiling"] == pytest.approx(figures["edge_f1"] / figures["edge_f1_ceiling"])
+        parts = figures["edge_precision"], figures["edge_recall"]
+        assert figures["edge_f1"] == pytest.approx(2 * parts[0] * parts[1] / sum(parts))
+    strengths = edits("strength")
+    assert strengths["0.2"]["still"] > 0.9 and strengths["1"]["judge_agreement"] > 0.9
+    for figures in strengths.values():
+        assert figures["still"] + figures["judge_agreement"] <= 1
