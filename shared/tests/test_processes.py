@@ -102,7 +102,7 @@ def test_the_record_says_how_many_processes(folder):
 
 def test_a_follower_answers_all_that_a_record_is_asked():
     methods = {name for name in vars(Follower) if not name.startswith("_")}
-    assert methods == {"go_on", "note", "reached", "log", "keep", "picture", "closing", "close"}
+    assert methods == {"go_on", "note", "reached", "log", "keep", "picture", "skipped", "closing", "close"}
     assert all(callable(getattr(RunRecord, name)) for name in methods)
 
 

@@ -284,7 +284,7 @@ def test_other_weights_are_those_of_the_checkpoint(trained, weights, here):
     assert np.array_equal(pixels(Path("samples/grid.png")), grid_of(model.sample(2)))
 
 
-@pytest.mark.parametrize("sampler", get_args(Sampler))
+@pytest.mark.parametrize("sampler", [name for name in get_args(Sampler) if name != "ddpm_learned"])
 @pytest.mark.parametrize("steps", [1, 3])
 def test_every_sampler(trained, sampler, steps, here):
     assert sampled("--run", trained, "--sampler", sampler, "--steps", steps).shape == (32, 62)

@@ -236,16 +236,17 @@ def test_a_model_without_a_learned_variance_is_not_sampled_by_one(short, here):
 def there_and_back(model: Model, x: Tensor, times: list[float]) -> Tensor:
     """DDIM, eqs. (12) and (14), written with the raw network, whose output is v = alpha eps - sigma x0."""
 
-    def moved(x: Tensor, asked: float, t: float) -> Tensor:
+    def moved(x: Tensor, s: float, t: float) -> Tensor:
+        asked = max(s, 1.0)  # at 0 the network was never asked; and there x is x0
         alpha, sigma = (rate.float() for rate in model.diffusion.schedule.level(asked))
         with torch.no_grad():
             v = model.network(x, torch.full((len(x),), float(asked), dtype=torch.float64), {})
-        x0, eps = alpha * x - sigma * v, sigma * x + alpha * v
+        x0, eps = x if s == 0 else alpha * x - sigma * v, sigma * x + alpha * v
         alpha, sigma = (rate.float() for rate in model.diffusion.schedule.level(t))
         return alpha * x0 + sigma * eps
 
     for s, t in zip(times[:-1], times[1:], strict=True):
-        x = moved(x, max(s, 1.0), t)  # at 0 the network was never asked
+        x = moved(x, s, t)
     for s, t in zip(times[::-1][:-1], times[::-1][1:], strict=True):
         x = moved(x, s, t)
     return x
@@ -423,7 +424,8 @@ def test_without_judge_and_inception_there_is_nothing_to_say(colour, here, offli
     ended = do_evaluate("--run", colour, "--n", 4, "--bits-per-dim", "--terms", 2, "--real", 3, "--out", "o")
     (found,) = written(ended)
     assert found["main"] == "bits_per_dim" and ended.err.count("\n") == 1
-    assert found["notes"] == ["the data has no held-out part: these are training images"]
+    assert found["notes"][0] == "the data has no held-out part: these are training images"
+    assert found["notes"][1].startswith("the bound: 3 of its 12 terms")
     assert found["protocol"]["reference"] == "3 of 10 folder images (train)"
 
 

@@ -16,7 +16,7 @@ from shared.experiments.provenance import ROOT
 from shared.tests.made_runs import call
 from task1_unconditional.tests.commands import OWN, TINY, do_sample, do_train, figures, record
 
-LOSS = "diffusion.loss(model, x, {}).mean()"
+LOSS = "each(model, x, {}).mean()"
 WHERE = "\nimport shared.cli, sys\nprint('from', shared.cli.__file__, __file__, sep='|', file=sys.stderr)\n"
 
 
