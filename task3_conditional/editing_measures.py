@@ -3,7 +3,6 @@
 from collections.abc import Callable
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from shared.datasets.ranges import to_uint8, to_unit
@@ -12,6 +11,7 @@ from shared.metrics.judge import inspect, load_judge
 from shared.metrics.loops import seam
 from shared.metrics.reconstruction import psnr
 from shared.metrics.report import check
+from task3_conditional.super_resolution import bicubic
 
 Edges = Callable[[Tensor], Tensor]  # images (N, 1, H, W) in [-1, 1] -> their edges, bool (N, 1, H, W)
 Figures = dict[str, float | None]
@@ -70,14 +70,14 @@ def others(labels: Tensor) -> Tensor:
 
 def super_resolution_figures(samples: Tensor, real: Tensor, low: Tensor, labels: Tensor) -> Figures:
     """Enlarged digits (N, 1, H, W) against the real ones, beside bicubic enlargement of the small ones (N, 1, h, w)."""
-    bicubic = F.interpolate(low, size=real.shape[2:], mode="bicubic", align_corners=False).clamp(-1, 1)
-    ours, plain = psnr(samples, real), psnr(bicubic, real)
+    plainly = bicubic(low, real.shape[-1] // low.shape[-1])
+    ours, plain = psnr(samples, real), psnr(plainly, real)
     return {
         "psnr": ours,
         "psnr_bicubic": plain,
         "psnr_gain": ours - plain,
         "judge_agreement": agreement(samples, labels),
-        "judge_agreement_bicubic": agreement(bicubic, labels),
+        "judge_agreement_bicubic": agreement(plainly, labels),
         "judge_agreement_real": agreement(real, labels),
         "consistency_rmse": consistency_rmse(samples, low),
     }

@@ -16,9 +16,12 @@ from torch import Tensor
 
 from shared import pictures
 from shared.datasets import DataConfig, load
+from shared.datasets.held_out import chosen, held_out
 from shared.datasets.ranges import to_unit
+from shared.errors import UserError
 from shared.files import write_text
-from shared.metrics.edges import edge_f1
+from shared.metrics.edges import consistency_rmse, edge_f1
+from shared.metrics.reconstruction import psnr
 from task3_conditional.control_model import controlled, hinted, load_control
 from task3_conditional.editing_measures import (
     agreement,
@@ -26,15 +29,16 @@ from task3_conditional.editing_measures import (
     inpainting_figures,
     super_resolution_figures,
 )
-from task3_conditional.given import averaged, enlarged
+from task3_conditional.given import averaged, enlarged, grey
 from task3_conditional.hints import HINTS
 from task3_conditional.inpainting import fill, inpaint, mean_filled, steps_of
 from task3_conditional.model import RESULTS
 from task3_conditional.model import load as load_model
 from task3_conditional.redrawing import redrawn
-from task3_conditional.super_resolution import bicubic, consistent, enlarge, upsampled
+from task3_conditional.super_resolution import bicubic, colourise, consistent, enlarge, upsampled
 
 N = 200  # held-out digits, 20 of each class
+COUNTS = {"strength": 100, "colour": 100}  # of other experiments
 SHOWN = 10
 
 
@@ -68,17 +72,17 @@ def control(out: Path) -> dict[str, Any]:
     untold = model.sample(hinted([one], {"edges": hints["edges"]}, model.told(N)), seed=0)
     found["edges, no class told"] = control_figures(untold, base, real, labels, edges)
     second = Path("runs/task3-controlnet/low")
-    if second.exists():
-        two = load_control(second, one.base)
-        for weights in ([1.0, 1.0], [0.0, 1.0], [0.5, 0.5]):
-            both = controlled([one, two], weights)
-            told = hinted([one, two], hints, both.told(N, label=labels.tolist()))
-            drawn = both.sample(told, seed=0)
-            figures = control_figures(drawn, base, real, labels, edges)
-            low = (averaged(drawn, 4) - averaged(real, 4)).square().mean().sqrt().item()
-            found[f"edges x {weights[0]:g} and low x {weights[1]:g}"] = {**figures, "low_rmse": low}
-            rows.append(drawn)
-        found["edges"]["low_rmse"] = (averaged(samples, 4) - averaged(real, 4)).square().mean().sqrt().item()
+    if not second.exists():
+        raise UserError(f"there is no {second}: task3-train-controlnet --hint low --train.steps 1200 --run.name low")
+    two, small = load_control(second, one.base), averaged(real, 4)
+    found["edges"]["consistency_rmse"] = consistency_rmse(samples, small)
+    for weights in ([1.0, 1.0], [0.0, 1.0], [0.5, 0.5]):
+        both = controlled([one, two], weights)
+        drawn = both.sample(hinted([one, two], hints, both.told(N, label=labels.tolist())), seed=0)
+        figures = control_figures(drawn, base, real, labels, edges)
+        name = f"edges x {weights[0]:g} and low x {weights[1]:g}"
+        found[name] = {**figures, "consistency_rmse": consistency_rmse(drawn, small)}
+        rows.append(drawn)
     save("control", [*rows, real], out)
     return found
 
@@ -104,7 +108,7 @@ def super_resolution(out: Path) -> dict[str, Any]:
 
 
 def augmentation(out: Path) -> dict[str, Any]:
-    """Noise on what a cascade's second stage is given: clean pictures, and blurred ones as a first stage may make."""
+    """The level of noise on what a cascade's second stage is given: for clean pictures, and for such with errors."""
     real, labels = digits()
     model, found = load_model(RESULTS / "sr.safetensors"), {}
     low = averaged(real, 4)
@@ -130,11 +134,8 @@ def hidden_half(out: Path) -> dict[str, Any]:
     def measure(name: str, paint: Callable[[], Tensor], calls: int) -> None:
         begun = time.perf_counter()
         samples = paint()
-        found[name] = {
-            **inpainting_figures(samples, real, mask, labels),
-            "calls": calls,
-            "seconds": time.perf_counter() - begun,
-        }
+        seconds = time.perf_counter() - begun
+        found[name] = {**inpainting_figures(samples, real, mask, labels), "calls": calls, "seconds": seconds}
         rows.append(samples)
 
     open_class = told.told(N)
@@ -147,9 +148,22 @@ def hidden_half(out: Path) -> dict[str, Any]:
             lambda o=options: inpaint(blind, blind.told(N), real, mask, **o),
             steps_of(blind, 25, resample, 5),
         )
+    options, whole = {"resample": 5, "jump": 5, "steps": 25}, blind.told(N, label=labels.tolist())
+    measure("RePaint, 5, class too", lambda: inpaint(blind, whole, real, mask, **options), steps_of(blind, 25, 5, 5))
     rows.append(mean_filled(real, mask))
     save("painted", [*rows, real], out)
     return found
+
+
+def colour(out: Path) -> dict[str, Any]:
+    """Scenes without their colours, coloured; against leaving them grey."""
+    model = load_model(RESULTS / "colour.safetensors")
+    real = chosen(held_out(model)[0], COUNTS["colour"])
+    shades = grey(real)
+    drawn, plain = colourise(model, shades), shades.expand_as(real)
+    save("coloured", [plain, drawn, real], out)
+    kept = (grey(drawn) - shades).square().mean().sqrt().item() / 2
+    return {"coloured": {"psnr": psnr(drawn, real), "luminance_rmse": kept}, "left grey": {"psnr": psnr(plain, real)}}
 
 
 def strength(out: Path) -> dict[str, Any]:
@@ -176,6 +190,7 @@ EXPERIMENTS = {
     "augmentation": augmentation,
     "hidden_half": hidden_half,
     "strength": strength,
+    "colour": colour,
 }
 
 
@@ -199,7 +214,7 @@ def main() -> None:
         found = EXPERIMENTS[name](asked.out)
         file = asked.out / "edits.json"
         kept = json.loads(file.read_text()) if file.exists() else {}
-        write_text(file, json.dumps(kept | {name: {"n": N, "found": found}}, indent=1) + "\n")
+        write_text(file, json.dumps(kept | {name: {"n": COUNTS.get(name, N), "found": found}}, indent=1) + "\n")
         print(f"{name}\n\n{table(found)}", flush=True)
 
 
