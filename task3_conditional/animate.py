@@ -6,7 +6,7 @@ The picture is drawn, the canvas around it is painted by RePaint, and a window m
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from jsonargparse.typing import PositiveInt, restricted_number_type
 
@@ -73,8 +73,18 @@ def told_around(config: AnimateConfig, model: "Model", text: str | None) -> "Con
     return told(model, around, None) if text is not None else told(model, None, around)
 
 
-def filmed(model: "Model", cond: "Cond", around: "Cond", config: AnimateConfig, seed: int) -> tuple["Tensor", "Tensor"]:
-    """A picture (1, C, H, W), and its film (1, C, F, H, W), with a bar over the pieces that are painted.
+class Film(NamedTuple):
+    """A film, and what it was cut from; the last three are what `animation_figures` takes."""
+
+    picture: "Tensor"  # (1, C, H, W), what the model drew
+    clip: "Tensor"  # (1, C, F, H, W)
+    canvases: list["Tensor"]  # each (1, C, height, width): one that a window moves over, or those painted for a zoom
+    pieces: list["Tensor"]  # what was painted at once in each, (height, width) or (1, 1, height, width)
+    joined: bool  # opposite sides of the canvases touch
+
+
+def filmed(model: "Model", cond: "Cond", around: "Cond", config: AnimateConfig, seed: int) -> Film:
+    """The film of a picture, with a bar over the pieces that are painted.
 
     Raises:
         UserError: frames and speed do not make such a motion, or as for `inpaint`.
@@ -102,11 +112,12 @@ def filmed(model: "Model", cond: "Cond", around: "Cond", config: AnimateConfig, 
 
         picture = model.sample(cond, seed, **options).cpu()
         if zoom:
-            levels, _ = motion.nested(picture, max(wide), paint)
-            clip = motion.zoomed(levels, config.motion, wide)
+            levels, known = motion.nested(picture, max(wide), paint)
+            clip, canvases, pieces = motion.zoomed(levels, config.motion, wide), levels[1:], known[1:]
         else:
-            clip = way.frames(way.paint(picture, paint))
-    return picture, motion.begun(clip)
+            canvas = way.paint(picture, paint)
+            clip, canvases, pieces = way.frames(canvas), [canvas], [way.painted()]
+    return Film(picture, motion.begun(clip), canvases, pieces, joined=config.motion in motion.DIRECTIONS)
 
 
 def run() -> int:
@@ -129,7 +140,7 @@ def run() -> int:
     model, out = load_for(config, text=text is not None), Path(config.out)
     cond, around = told(model, text, config.label), told_around(config, model, text)
     made = [filmed(model, cond, around, config, seed) for _, seed in batch_seeds(config.n, 1, config.seed)]
-    first, clips = (torch.cat(parts) for parts in zip(*made, strict=True))
+    first, clips = (torch.cat([film[part] for film in made]) for part in range(2))
     print(f"{config.motion}, {config.frames} frames, from {model.source}")
     print(f"moving: {films.save_gif(clips, out / 'film.gif', fps=config.fps, upscale=config.upscale)}")
     print(f"the same: {films.save_mp4(clips, out / 'film.mp4', fps=config.fps, upscale=config.upscale)}")

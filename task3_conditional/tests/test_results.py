@@ -223,7 +223,7 @@ def test_the_figures_of_edits_are_consistent():
         assert figures["known_unchanged"] is True
         ratio = figures["judge_agreement"] / figures["judge_agreement_mean"]
         assert figures["judge_agreement_over_mean"] == pytest.approx(ratio)
-        repainting = re.fullmatch(r"RePaint, (\d+)", name)
+        repainting = re.match(r"RePaint, (\d+)", name)
         calls = steps_of(load(), 25, int(repainting[1]), 5) if repainting else preset("inpaint").sampling.steps
         assert figures["calls"] == calls
     for figures in edits("control").values():
