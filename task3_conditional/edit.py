@@ -70,10 +70,10 @@ class PaintOptions(EditOptions):
 
     method: Literal["auto", "told", "repaint"] = "auto"
     """told is by a model that is told the masked picture, repaint by any model; auto is told where the model is"""
-    resample: PositiveInt = 10
-    """repaint: how often each stretch of the way is gone through; 1 is replacement alone"""
-    jump: PositiveInt = 10
-    """repaint: the length of a stretch, in steps"""
+    resample: PositiveInt | None = None
+    """repaint: how often each stretch of the way is gone through (default: 10); 1 is replacement alone"""
+    jump: PositiveInt | None = None
+    """repaint: the length of a stretch, in steps (default: 10)"""
 
 
 @dataclass
@@ -159,13 +159,17 @@ def show(images: "Tensor", results: "Tensor", config: EditOptions, name: str, co
 
 
 def painting(model: "Model", config: PaintOptions):
-    """The function that paints, and its own options."""
+    """The function that paints, and its own options. Raises UserError for RePaint's where it does not paint."""
+    from shared.errors import UserError
     from task3_conditional.inpainting import fill, inpaint
 
+    own = {name: value for name in ("resample", "jump") if (value := getattr(config, name)) is not None}
     told = model.config.given.kind == "mask"
     if config.method == "told" or (config.method == "auto" and told):
+        if own:
+            raise UserError(f"--{' and --'.join(own)} are of RePaint, and a told model paints: add --method repaint")
         return fill, {}
-    return inpaint, {"resample": config.resample, "jump": config.jump}
+    return inpaint, own
 
 
 def read_mask(config: InpaintConfig, height: int, width: int) -> "Tensor":

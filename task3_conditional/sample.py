@@ -43,8 +43,8 @@ class ControlOptions:
     """pictures of what each is told, such as white edges on black; as large as the samples"""
     hint_from: list[str] | str | None = None
     """pictures in place of --hint, of which the hints are made"""
-    control_weight: list[float] | float = 1.0
-    """how much each counts: 1 as in training, 0 not at all; or one for all"""
+    control_weight: list[float] | float | None = None
+    """how much each counts: 1 (the default) as in training, 0 not at all; or one for all"""
 
 
 @dataclass
@@ -113,6 +113,8 @@ def load_controls(config: SampleConfig) -> "list[Control]":
     if not config.control:
         if config.hint or config.hint_from:
             raise UserError("a hint is for a ControlNet, and none is named: add --control")
+        if config.control_weight is not None:
+            raise UserError("--control-weight is for a ControlNet, and none is named: add --control")
         return []
     device, run = device_of(config), source_of(config.run, "task3")
     base = load(run, device=device) if run else None  # averaged: --weights are the controls'
@@ -133,8 +135,8 @@ def under(controls: "list[Control]", config: SampleConfig) -> "Model":
     """The model of these ControlNets with the weights that are asked for."""
     from task3_conditional.control_model import controlled
 
-    weights = several(config.control_weight)
-    return controlled(controls, weights if isinstance(config.control_weight, list) else weights * len(controls))
+    given = 1.0 if config.control_weight is None else config.control_weight
+    return controlled(controls, given if isinstance(given, list) else [given] * len(controls))
 
 
 def read_hints(controls: "list[Control]", config: SampleConfig) -> "dict[str, Tensor]":
@@ -192,7 +194,10 @@ def read_picture(path: Path, channels: int, size: Sequence[int]) -> "Tensor":
 def asked(config: SampleConfig, model: "Model") -> "Cond":
     """The condition that the options describe."""
     from shared.conditions.asked import labels_of
+    from shared.errors import UserError
 
+    if (kind := model.config.given.kind) != "none":
+        raise UserError(f"{model.source} is always told a picture (given.kind {kind}): use it with task3-edit")
     labels = None
     if config.label is not None or shows_classes(config, model):
         labels = labels_of(config.label, model.known, config.n)

@@ -13,7 +13,7 @@ from shared.datasets import load as load_data
 from shared.datasets.held_out import chosen
 from shared.datasets.ranges import to_uint8
 from task3_conditional.model import RESULTS
-from task3_conditional.tests.commands import do_edit
+from task3_conditional.tests.commands import do_edit, do_sample
 
 REPAINT = ["--method", "repaint", "--jump", 1, "--resample", 2]
 GAP = 2  # pixels between the pictures of a sheet
@@ -299,3 +299,17 @@ def files(here) -> set[str]:
 def test_a_mistake_is_one_line_and_nothing_is_written(arguments, status, parts, files):
     assert do_edit(*arguments).says(status, "task3-edit", "error: ", *parts)
     assert names() == files
+
+
+def test_options_of_repaint_are_refused_where_a_told_model_paints(here):
+    for options in (["--resample", 5], ["--jump", 3], ["--resample", 5, "--jump", 3]):
+        assert do_edit("inpaint", "--n", 1, "--steps", 2, *options).says(1, "of RePaint", "--method repaint")
+    assert not list(here.iterdir())
+
+
+def test_a_model_that_is_told_a_picture_is_not_sampled_without_one(here):
+    for name in ("inpaint", "sr", "colour"):
+        ended = do_sample("--run", RESULTS / f"{name}.safetensors", "--n", 1, "--steps", 1)
+        assert ended.says(1, "is always told a picture", "task3-edit")
+    assert do_sample("--control-weight", 0.5, "--n", 1).says(1, "--control-weight", "add --control")
+    assert not list(here.iterdir())
