@@ -157,14 +157,31 @@ def test_a_film_begins_where_it_closes():
 
 
 def test_a_strip_that_does_not_close_is_found():
-    """However the film is cut: by the largest step, and by the seam."""
-    way = path("pan-right", FRAMES, 1, WINDOW)
-    turn = torch.sin(torch.arange(way.canvas[1]) * 2 * math.pi / way.canvas[1]).expand(1, 1, *way.canvas)
-    torn = turn.clone()
-    torn[..., -3:] = 9
-    whole, fault = (
-        animation_figures(begun(way.frames(canvas)), [canvas], [way.painted()], joined=True) for canvas in (turn, torn)
-    )
-    assert whole["loop_ratio"] <= 1 and whole["worst_step"] < 2
-    pieces = (torch.arange(way.canvas[1]) >= way.canvas[1] - 3).expand(*way.canvas)
-    assert seam_ratio(torn, pieces, joined=True) > 20 and fault["worst_step"] > 1.1 * whole["worst_step"]
+    """However the film is cut: by the largest step of the ring, and by the seam where its ends are joined."""
+    wide, high = 40, 12
+    turn = torch.sin(torch.arange(wide) * 2 * math.pi / wide).expand(1, 1, high, wide)
+    ramp = torch.linspace(-1, 1, wide).expand(1, 1, high, wide)  # as smooth, but where its ends meet
+    halves = (torch.arange(wide) >= wide // 2).expand(high, wide)
+
+    def figures(canvas, joined=True):  # a window of one column: each step of the film is one of the canvas
+        clip = begun(canvas.permute(0, 1, 3, 2)[..., None])
+        return animation_figures(clip, [canvas], [halves], joined)
+
+    whole, torn = figures(turn), figures(ramp)
+    assert whole["loop_ratio"] <= 1 and 1.3 < whole["worst_step"] < 1.6  # of a sine sqrt(2)
+    assert torn["loop_ratio"] == pytest.approx(1) and torn["worst_step"] == pytest.approx(wide - 1)
+    # of a ring's two borders one is torn, and steps down the strip are none
+    rest = (wide - 2) / (2 * wide - 2)
+    assert torn["seam_ratio"] == pytest.approx((1 + wide - 1) / 2 / rest, rel=1e-4)
+    assert figures(ramp, joined=False)["seam_ratio"] < 3 and whole["seam_ratio"] < 4
+
+
+def test_the_worst_step_is_of_the_whole_ring_and_the_seam_of_all_canvases():
+    ramp = torch.arange(6.0)[:, None, None].expand(1, 1, 6, 4, 4)
+    canvas, pieces = torch.arange(12.0).expand(1, 1, 6, 12), (torch.arange(12) >= 5).expand(6, 12)
+    stepped = canvas + 3 * pieces
+    found = animation_figures(ramp, [canvas, stepped, canvas], [pieces, pieces, pieces & False], joined=False)
+    assert found["loop_ratio"] == found["worst_step"] == 5  # nothing but the step that closes it is larger than 1
+    ratios = [seam_ratio(canvas, pieces), seam_ratio(stepped, pieces)]
+    assert found["seam_ratio"] == pytest.approx(sum(ratios) / 2) and ratios[1] > 3 * ratios[0]
+    assert animation_figures(ramp * 0, [canvas], [pieces & False], joined=False) == dict.fromkeys(found)
