@@ -69,6 +69,19 @@ class Parser(ArgumentParser):
         return full
 
 
+def parser_of_ways(program: str, description: str, ways: Mapping[str, type]) -> Parser:
+    """A parser with a subcommand for each dataclass of options; which was asked for is in the field `way`."""
+    parser = Parser(prog=program, description=description)
+    subcommands = parser.add_subcommands(dest="way", required=True)
+    for name, options in ways.items():
+        line = options.__doc__.splitlines()[0]
+        sub = Parser(description=line)
+        sub.add_class_arguments(options)
+        subcommands.add_subcommand(name, sub, help=line)
+        sub.prog = f"{program} {name}"
+    return parser
+
+
 def spelled_out(arguments: Sequence[str], short: Short) -> list[str]:
     """A command line with the full names of its options; hyphens and underscores are alike in short ones too."""
     full = []

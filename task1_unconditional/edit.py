@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal
 
 from jsonargparse.typing import ClosedUnitInterval, PositiveInt, restricted_number_type
 
-from shared.cli import Parser, command
+from shared.cli import Parser, command, parser_of_ways
 from shared.sampling_options import TrustOptions, overrides
 from shared.schedulers.config import Sampler, Spacing
 from shared.training.config import Seed, Weights
@@ -141,15 +141,8 @@ WAYS = {
 
 def build_parser() -> Parser:
     """A subcommand for each of WAYS."""
-    parser = Parser(prog="task1-edit", description="Interpolate, reconstruct and redraw pictures by a trained model.")
-    subcommands = parser.add_subcommands(dest="way", required=True)
-    for name, (options, _) in WAYS.items():
-        line = options.__doc__.splitlines()[0]
-        sub = Parser(description=line)
-        sub.add_class_arguments(options)
-        subcommands.add_subcommand(name, sub, help=line)
-        sub.prog = f"task1-edit {name}"
-    return parser
+    ways = {name: options for name, (options, _) in WAYS.items()}
+    return parser_of_ways("task1-edit", "Interpolate, reconstruct and redraw pictures by a trained model.", ways)
 
 
 def uses_data(config: PictureOptions) -> bool:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from jsonargparse.typing import ClosedUnitInterval, NonNegativeFloat, PositiveInt, restricted_number_type
 
-from shared.cli import Parser, command
+from shared.cli import Parser, command, parser_of_ways
 from shared.sampling_options import device_of, overrides
 from shared.schedulers.config import Sampler, Spacing
 from shared.training.config import Seed, Weights
@@ -291,15 +291,8 @@ WAYS = {
 
 def build_parser() -> Parser:
     """A subcommand for each of WAYS."""
-    parser = Parser(prog="task3-edit", description="Paint, redraw, colour and enlarge pictures by a trained model.")
-    subcommands = parser.add_subcommands(dest="way", required=True)
-    for name, (options, _) in WAYS.items():
-        line = options.__doc__.splitlines()[0]
-        sub = Parser(description=line)
-        sub.add_class_arguments(options)
-        subcommands.add_subcommand(name, sub, help=line)
-        sub.prog = f"task3-edit {name}"
-    return parser
+    ways = {name: options for name, (options, _) in WAYS.items()}
+    return parser_of_ways("task3-edit", "Paint, redraw, colour and enlarge pictures by a trained model.", ways)
 
 
 def run() -> int:

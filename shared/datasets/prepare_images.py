@@ -43,7 +43,7 @@ class PrepareConfig:
     """keep files that equal an earlier one byte for byte; false drops them"""
     encoding: Literal["png", "jpeg", "webp"] = "png"
     """of the pictures written; png loses nothing"""
-    quality: Quality = 95  # type: ignore[valid-type]
+    quality: Quality = 95
     """of jpeg and webp, from 1 to 100"""
     workers: PositiveInt = 4
     """images that are decoded at a time"""
