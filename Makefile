@@ -56,13 +56,13 @@ install-pip: venv
 	$(BIN)/python -m pip install --editable .
 
 install-pip-dev: venv
-	$(BIN)/python -m pip install --editable '.[dev,text]'
+	$(BIN)/python -m pip install --editable '.[dev,sweep,text]'
 
 install-poetry:
 	poetry install
 
 install-poetry-dev:
-	poetry install --extras 'dev text'
+	poetry install --extras 'dev sweep text'
 
 # Debian's Python makes no environment with pip inside until python3-venv is installed; its pip can put one there.
 venv:
