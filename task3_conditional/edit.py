@@ -1,67 +1,27 @@
-"""Change a picture: `task3-edit inpaint | outpaint | redraw | colourise | enlarge`.
+"""Change a picture: `task3-edit inpaint | outpaint | redraw | colourise | enlarge`, or draw one by `cascade`.
 
-What there is to read is in `inpainting.py`, `redrawing.py` and `super_resolution.py`; here are the options, and the
-pictures that come of it.
+What there is to read is in `inpainting.py` and `redrawing.py`; here are the options, and the pictures that come of it.
+The last three ways are in `edit_larger.py`.
 """
 
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
-from jsonargparse.typing import ClosedUnitInterval, NonNegativeFloat, PositiveInt, restricted_number_type
+from jsonargparse.typing import PositiveInt, restricted_number_type
 
 from shared.cli import Parser, command, parser_of_ways
-from shared.sampling_options import device_of, overrides
-from shared.schedulers.config import Sampler, Spacing
-from shared.training.config import Seed, Weights
+from task3_conditional.edit_larger import CascadeConfig, ColouriseConfig, EnlargeConfig, cascade, colourise, enlarge
+from task3_conditional.editing import EditOptions, asked, given, load_model, show
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from shared.conditions.said import Cond
     from task3_conditional.model import Model
 
 Strength = restricted_number_type("Strength", float, [(">", 0), ("<=", 1)])
 Hidden = Literal["left", "right", "top", "bottom", "centre"]
-
-
-@dataclass
-class EditOptions:
-    """Which picture, by which model, and where the result goes."""
-
-    picture: str = "data:0"
-    """a picture file; or data:3, a number of the images that were held out of the model's data"""
-    run: str | None = None
-    """a run's folder, a checkpoint file, or "latest"; default: the model for this that comes with the package"""
-    weights: Weights = "ema"
-    """ema, model (the raw ones), swa, or what else the run keeps"""
-    label: str | int | None = None
-    """the class that is to be seen, by name or number, for a model that is told one (default: left open)"""
-    text: str | None = None
-    """the caption, for a model that is told one"""
-    scale: float | None = None
-    """guidance: 1 is the conditional model, more exaggerates (default: the run's)"""
-    n: PositiveInt = 8
-    """number of results"""
-    seed: Seed = 0
-    """of the noise"""
-    steps: PositiveInt | None = None
-    """number of steps (default: the run's)"""
-    sampler: Sampler | None = None
-    """which solver (default: the run's)"""
-    eta: ClosedUnitInterval | None = None
-    """share of fresh noise in ddim (default: the run's)"""
-    spacing: Spacing | None = None
-    """which noise levels the steps visit (default: the run's)"""
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    """where to compute; auto takes a GPU if there is one"""
-    out: str = "samples"
-    """folder for the pictures"""
-    upscale: PositiveInt = 1
-    """side of the square that each pixel becomes"""
-    singles: bool = False
-    """write each result to a file of its own as well"""
 
 
 @dataclass
@@ -100,59 +60,6 @@ class RedrawConfig(EditOptions):
 
     strength: tuple[Strength, ...] = (0.3, 0.5, 0.7)
     """the times to begin at, as shares of T, a row for each"""
-
-
-@dataclass
-class ColouriseConfig(EditOptions):
-    """Colours for a grey picture; its luminance stays."""
-
-
-@dataclass
-class EnlargeConfig(EditOptions):
-    """Enlarge a picture; averaged down again, it is what was given."""
-
-    level: NonNegativeFloat = 0.0
-    """noise put on the small picture first, within what the model was trained with: for pictures that are not clean"""
-
-
-def load_model(config: EditOptions, committed: str) -> "Model":
-    """The model that the options name, or the committed one of a name."""
-    from shared.experiments.trained import source_of
-    from task3_conditional.model import RESULTS, load
-
-    source = source_of(config.run, "task3") or RESULTS / f"{committed}.safetensors"
-    return load(source, weights=config.weights, device=device_of(config))
-
-
-def asked(model: "Model", config: EditOptions) -> tuple["Cond", dict[str, Any]]:
-    """What the results are told, and the options of sampling."""
-    from dataclasses import replace
-
-    options = overrides(config)
-    if config.scale is not None:
-        options["guidance"] = replace(model.config.guidance, scale=config.scale)
-    return model.told(config.n, label=config.label, text=config.text), options
-
-
-def given(model: "Model", config: EditOptions) -> "Tensor":
-    """The picture (1, C, H, W) as large as the model's samples."""
-    from shared.datasets.held_out import pictures_given
-
-    return pictures_given(model, (config.picture,))
-
-
-def show(images: "Tensor", results: "Tensor", config: EditOptions, name: str, columns: int | None = None) -> None:
-    """Write a sheet of what was given and what came of it, and say where it is."""
-    import torch
-
-    from shared import pictures
-
-    images = images.expand(-1, results.shape[1], -1, -1).cpu()
-    sheet = pictures.grid(torch.cat([images, results.cpu()]).clamp(-1, 1), columns, config.upscale)
-    print(f"{name}: {pictures.save(sheet, Path(config.out) / f'{name}.png')}")
-    if config.singles:
-        pictures.save_each(results.cpu(), Path(config.out) / name, config.upscale)
-        print(f"single images: {Path(config.out) / name}")
 
 
 # --- the ways -------------------------------------------------------------------------------------------------------
@@ -247,45 +154,13 @@ def redraw(config: RedrawConfig) -> None:
     show(picture.expand(config.n, *picture.shape[1:]), torch.cat(rows), config, "redrawn", config.n)
 
 
-def colourise(config: ColouriseConfig) -> None:
-    """The grey picture, and n ways to colour it."""
-    from task3_conditional.given import grey
-    from task3_conditional.super_resolution import colourise as coloured
-
-    model = load_model(config, "colour")
-    shades = grey(given(model, config))
-    cond, options = asked(model, config)
-    results = coloured(model, shades.expand(config.n, -1, -1, -1), cond, config.seed, **options)
-    show(shades, results, config, "coloured")
-
-
-def enlarge(config: EnlargeConfig) -> None:
-    """The small picture, as it is and by bicubic interpolation, and n ways to see it large."""
-    import torch
-
-    from shared.datasets.held_out import HELD_OUT, read_picture
-    from task3_conditional.given import averaged, enlarged
-    from task3_conditional.super_resolution import bicubic
-    from task3_conditional.super_resolution import enlarge as larger
-
-    model = load_model(config, "sr")
-    factor = model.config.given.factor
-    if config.picture.startswith(HELD_OUT):
-        low = averaged(given(model, config), factor)
-    else:
-        channels, height, width = model.shape
-        low = read_picture(Path(config.picture), (channels, height // factor, width // factor))[None]
-    cond, options = asked(model, config)
-    results = larger(model, low.expand(config.n, -1, -1, -1), cond, config.seed, level=config.level, **options)
-    show(torch.cat([enlarged(low, factor, "nearest"), bicubic(low, factor)]), results, config, "enlarged")
-
-
 WAYS = {
     "inpaint": (InpaintConfig, inpaint),
     "outpaint": (OutpaintConfig, outpaint),
     "redraw": (RedrawConfig, redraw),
     "colourise": (ColouriseConfig, colourise),
     "enlarge": (EnlargeConfig, enlarge),
+    "cascade": (CascadeConfig, cascade),
 }
 
 

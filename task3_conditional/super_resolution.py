@@ -49,13 +49,19 @@ def luminous(x: Tensor, shades: Tensor) -> Tensor:
     return fitted(x, shades, grey, lambda rest: rest)
 
 
-def check_told(model: Model, kind: str, poor: Tensor, factor: int = 1) -> None:
-    """Raise UserError unless a model is told pictures of this kind, and these are such, (n, C', H / factor, …)."""
-    if model.config.given.kind != kind:
+def poorer(model: Model, kind: str) -> tuple[int, int, int]:
+    """The shape (C', h, w) of the pictures of a kind that a model is told. Raises UserError if it is told no such."""
+    given = model.config.given
+    if given.kind != kind:
         names = {"low": "a picture in low resolution", "grey": "a picture without its colours"}
         raise UserError(f"{model.source} is not told {names[kind]}: give a model trained with given.kind {kind}")
-    channels = 1 if kind == "grey" else model.shape[0]
-    needed = (channels, model.shape[1] // factor, model.shape[2] // factor)
+    channels, height, width = model.shape
+    return (1, height, width) if kind == "grey" else (channels, height // given.factor, width // given.factor)
+
+
+def check_poor(model: Model, kind: str, poor: Tensor) -> None:
+    """Raise UserError unless a model is told pictures of this kind, and these (n, C', h, w) are such."""
+    needed = poorer(model, kind)
     if not poor.is_floating_point() or poor.ndim != 4 or tuple(poor.shape[1:]) != needed:
         shown = f"{poor.dtype} {'×'.join(map(str, poor.shape))}"
         raise UserError(f"the picture is {shown}, and the model takes float n×{'×'.join(map(str, needed))}: resize it")
@@ -71,17 +77,22 @@ def told_besides(model: Model, cond: Cond | None, n: int) -> Cond:
     return cond
 
 
+def check_level(model: Model, level: float) -> None:
+    """Raise UserError unless a model that enlarges was trained with noise of such a level."""
+    most = model.config.given.noise
+    if not 0 <= level <= most:
+        raise UserError(f"the noise level is {level:g}, and {model.source} was trained with 0 to {most:g}")
+
+
 def upsampled(
     model: Model, low: Tensor, cond: Cond | None = None, seed: int = 0, *, level: float = 0.0, **options: Any
 ) -> Tensor:
     """As `enlarge`, without its last step: for pictures that are not to be taken at their word, as those of a model."""
-    given = model.config.given
-    check_told(model, "low", low, given.factor)
-    if not 0 <= level <= given.noise:
-        raise UserError(f"the noise level is {level:g}, and {model.source} was trained with 0 to {given.noise:g}")
+    check_poor(model, "low", low)
+    check_level(model, level)
     generator = torch.Generator().manual_seed(derive(seed, "augmentation"))
     eps = torch.randn(low.shape, generator=generator).to(low)
-    image = lowered(low, torch.full((len(low),), level, device=low.device), eps, given)
+    image = lowered(low, torch.full((len(low),), level, device=low.device), eps, model.config.given)
     return model.sample({**told_besides(model, cond, len(low)), "image": image}, seed, **options)
 
 
@@ -105,6 +116,20 @@ def enlarge(
     return consistent(x, low.to(x), model.config.given.factor)
 
 
+def check_cascade(models: Sequence[Model], levels: Sequence[float]) -> None:
+    """Raise UserError unless each model but the first takes what the one before makes, with noise of its level."""
+    first, *others = models
+    if (kind := first.config.given.kind) != "none":
+        raise UserError(f"{first.source} is always told a picture (given.kind {kind}): a cascade begins without one")
+    if len(levels) != len(others):
+        raise UserError(f"a cascade of {len(models)} models needs {len(others)} noise levels, not {len(levels)}")
+    for before, after, level in zip(models[:-1], others, levels, strict=True):
+        taken, made = ("×".join(map(str, shape)) for shape in (poorer(after, "low"), before.shape))
+        if taken != made:
+            raise UserError(f"{after.source} enlarges pictures of {taken}, and {before.source} makes {made}")
+        check_level(after, level)
+
+
 def cascade(
     models: Sequence[Model],
     conds: Sequence[Cond],
@@ -112,7 +137,7 @@ def cascade(
     *,
     levels: Sequence[float] | None = None,
     **options: Any,
-) -> Tensor:
+) -> list[Tensor]:
     """Samples of the first model, enlarged by each of the others in turn. Ho 2022, "Cascaded diffusion models".
 
     Args:
@@ -122,20 +147,21 @@ def cascade(
         levels: of the noise on what each of the others is given; none where not given.
         options: as for `Model.steps`, for all of them.
 
+    Returns:
+        What each of the models makes, (n, C, H, W) in [-1, 1]: the last one's are the cascade's samples.
+
     Raises:
         UserError: a model does not take what the one before makes, or there are too few conditions or levels.
     """
-    base, *others = models
-    levels = [0.0] * len(others) if levels is None else list(levels)
-    if len(conds) != len(models) or len(levels) != len(others):
-        needed = f"{len(models)} models need as many conditions, and a noise level for each but the first"
-        raise UserError(f"{needed}; there are {len(conds)} and {len(levels)}")
-    for before, after in zip(models, others, strict=False):  # at once, and not when hours have been spent
-        check_told(after, "low", torch.zeros(1, *before.shape), after.config.given.factor)
-    x = base.sample(conds[0], seed, **options)
+    first, *others = models
+    levels = [0.0] * len(others) if levels is None else levels
+    if len(conds) != len(models):
+        raise UserError(f"{len(models)} models need as many conditions, and there are {len(conds)}")
+    check_cascade(models, levels)  # at once, and not when hours have been spent
+    made = [first.sample(conds[0], seed, **options)]
     for i, (model, cond, level) in enumerate(zip(others, conds[1:], levels, strict=True)):
-        x = upsampled(model, x, cond, derive(seed, "cascade", i), level=level, **options)
-    return x
+        made.append(upsampled(model, made[-1], cond, derive(seed, "cascade", i), level=level, **options))
+    return made
 
 
 def colourise(model: Model, shades: Tensor, cond: Cond | None = None, seed: int = 0, **options: Any) -> Tensor:
@@ -144,7 +170,7 @@ def colourise(model: Model, shades: Tensor, cond: Cond | None = None, seed: int 
     Raises:
         UserError: the model takes no such pictures, or as for `Model.steps`.
     """
-    check_told(model, "grey", shades)
+    check_poor(model, "grey", shades)
     x = model.sample({**told_besides(model, cond, len(shades)), "image": shades}, seed, **options)
     return luminous(x, shades.to(x))
 

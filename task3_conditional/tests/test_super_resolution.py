@@ -5,6 +5,7 @@ import torch
 
 from shared.errors import UserError
 from task3_conditional.given import averaged, enlarged, grey
+from task3_conditional.model import Model
 from task3_conditional.super_resolution import bicubic, cascade, colourise, consistent, enlarge, luminous, upsampled
 from task3_conditional.tests.echoes import echo, pictures
 
@@ -66,15 +67,40 @@ def test_the_noise_on_the_low_resolution_is_of_the_level_that_is_asked_for_and_o
     assert torch.equal(one, same) and not torch.equal(one, other)
 
 
+def three() -> list[Model]:
+    """A cascade from 2 to 8 pixels; only its last model was trained with noise."""
+    return [echo(shape=(1, 2, 2)), echo("low", factor=2, shape=(1, 4, 4)), echo("low", factor=2, noise=0.5)]
+
+
 def test_a_cascade_enlarges_what_the_model_before_has_drawn():
-    base, middle, last = echo(shape=(1, 2, 2)), echo("low", factor=2, shape=(1, 4, 4)), echo("low", factor=2, noise=0.5)
+    base, middle, last = models = three()
     truth = pictures(2, 1, 2, 2) / 2
     conds = [base.told(2, image=truth), middle.told(2), last.told(2)]
-    found = cascade([base, middle, last], conds, steps=2)
-    expected = enlarged(enlarged(truth, 2).clamp(-1, 1), 2).clamp(-1, 1)
-    torch.testing.assert_close(found, expected)
-    noisy = cascade([base, middle, last], conds, steps=2, levels=[0.0, 0.5])
-    assert not torch.allclose(noisy, expected, atol=0.1) and (last.network.told[-1][:, 1] == 0).all()
+    found = cascade(models, conds, steps=2)
+    assert [tuple(x.shape) for x in found] == [(2, 1, 2, 2), (2, 1, 4, 4), (2, 1, 8, 8)]
+    expected = enlarged(truth, 2).clamp(-1, 1)
+    torch.testing.assert_close(found[0], truth)
+    torch.testing.assert_close(found[1], expected)
+    torch.testing.assert_close(found[2], enlarged(expected, 2).clamp(-1, 1))
+    noisy = cascade(models, conds, steps=2, levels=[0.0, 0.5])
+    assert torch.equal(noisy[1], found[1]) and not torch.allclose(noisy[2], found[2], atol=0.1)
+    assert (last.network.told[-1][:, 1] == 0).all() and (middle.network.told[-1][:, 1] == -1).all()
+
+
+def test_a_cascade_draws_other_noise_for_each_model_and_seed():
+    """Two models of one shape see what they begin from: were it the same, the second would know the first's."""
+    models = [echo(shape=(1, 2, 2)), echo("low", factor=1, shape=(1, 2, 2), noise=1.0)]
+    models.append(echo("low", factor=1, shape=(1, 2, 2), noise=1.0))
+    conds = [model.told(200) for model in models]
+    seen = []
+    for seed in (1, 1, 2):
+        made = cascade(models, conds, seed, steps=1, levels=[1.0, 1.0])
+        seen += [made, [model.network.told[-1][:, 0] for model in models[1:]]]
+    (one, noise), (same, again), (other, others) = zip(seen[::2], seen[1::2], strict=True)
+    assert all(torch.equal(a, b) for a, b in zip(one + noise, same + again, strict=True))
+    assert not any(torch.equal(a, b) for a, b in zip(one + noise, other + others, strict=True))
+    for a, b in [(noise[0], noise[1]), (noise[0], others[0]), (noise[1], others[1])]:
+        assert abs(torch.corrcoef(torch.stack([a.flatten(), b.flatten()]))[0, 1]) < 0.15
 
 
 def test_colouring_keeps_the_luminance_that_was_given():
@@ -121,11 +147,29 @@ def test_models_levels_and_numbers_that_do_not_fit_are_refused():
         enlarge(echo("mask"), low)
     with pytest.raises(UserError, match="^the echo is not told a picture without its colours"):
         colourise(model, low)
-    base = echo(shape=(1, 4, 4))
-    with pytest.raises(UserError, match=LOW):
-        cascade([base, model], [base.told(1), model.told(1)])
-    assert not base.network.told  # said before anything is drawn
-    with pytest.raises(UserError, match="^2 models need as many conditions, .*; there are 1 and 1"):
-        cascade([base, model], [base.told(1)])
-    with pytest.raises(UserError, match="there are 2 and 2"):
-        cascade([base, model], [base.told(1), model.told(1)], levels=[0, 0])
+
+
+@pytest.mark.parametrize(
+    ("change", "levels", "message"),
+    [
+        ({0: echo(shape=(1, 4, 4))}, None, "^the echo enlarges pictures of 1×2×2, and the echo makes 1×4×4"),
+        ({1: echo(shape=(1, 4, 4))}, None, "^the echo is not told a picture in low resolution"),
+        ({0: echo("low", factor=1, shape=(1, 2, 2))}, None, "^the echo is always told a picture .given.kind low."),
+        ({2: echo("low", factor=2, shape=(3, 8, 8))}, None, "^the echo enlarges pictures of 3×4×4, .* makes 1×4×4"),
+        ({}, [0.0], "^a cascade of 3 models needs 2 noise levels, not 1"),
+        ({}, [0.0, 0.0, 0.0], "^a cascade of 3 models needs 2 noise levels, not 3"),
+        ({}, [0.1, 0.1], "^the noise level is 0.1, and the echo was trained with 0 to 0$"),
+        ({}, [0.0, 0.6], "^the noise level is 0.6, and the echo was trained with 0 to 0.5"),
+    ],
+)
+def test_a_cascade_that_does_not_fit_is_refused_before_anything_is_drawn(change, levels, message):
+    models = [change.get(i, model) for i, model in enumerate(three())]
+    with pytest.raises(UserError, match=message):
+        cascade(models, [model.told(1) for model in models], levels=levels)
+    assert not models[0].network.told
+
+
+def test_a_cascade_needs_a_condition_for_each_model():
+    models = three()
+    with pytest.raises(UserError, match="^3 models need as many conditions, and there are 2"):
+        cascade(models, [model.told(1) for model in models[:2]])
