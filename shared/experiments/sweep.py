@@ -1,0 +1,314 @@
+"""Introduced in task 1; used by tasks 1, 2, 3, 4, 5.
+
+Search over the fields of a training's config: `sweep --help`. Ray Tune runs the trials, each an ordinary run.
+"""
+
+import importlib.util
+import os
+import shlex
+import shutil
+import signal
+import sys
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from shared.cli import Parser, command, flat
+from shared.errors import UserError
+from shared.experiments.history import is_locked
+from shared.experiments.sweep_config import SweepConfig, read_sweep
+from shared.experiments.sweep_outcome import note_stopped, table, write_outcome
+from shared.experiments.sweep_space import (
+    base_of,
+    check_space,
+    evaluation,
+    known_points,
+    names_own_code,
+    training_module,
+)
+from shared.experiments.sweep_state import Sweep
+from shared.experiments.tables import clean
+
+QUIET = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_AIR_NEW_OUTPUT": "0",  # the older output, which can be silent
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",  # a trial without news says that it is there
+}
+SAVING = 300.0  # seconds that trainings have to save when the sweep ends
+
+
+def build_parser() -> Parser:
+    """The options."""
+    parser = Parser(prog="sweep", description="Search over the fields of a training's config, by Ray Tune.")
+    parser.add_argument("space", nargs="?", type=Path | None, help="YAML file: what is tried; see SweepConfig")
+    parser.add_argument("--name", type=str | None, help="name of the sweep's folder and runs (default: the file's)")
+    parser.add_argument("--resume", type=Path | None, help="folder of a sweep to go on with")
+    parser.add_argument("--again", type=bool, default=False, help="with --resume: trials that failed, too")
+    parser.add_argument(
+        "--address", type=str | None, help="an existing Ray cluster, host:port or auto (default: this machine alone)"
+    )
+    parser.add_argument("--trust", type=bool, default=False, help="with --resume: run the code that a config names")
+    return parser
+
+
+def say(line: str) -> None:
+    """Print beside the output."""
+    print(line, file=sys.stderr, flush=True)
+
+
+def need_ray() -> None:
+    """Raise UserError where Ray or Optuna is not installed."""
+    if missing := [name for name in ("ray", "optuna") if importlib.util.find_spec(name) is None]:
+        raise UserError(f"sweep needs {' and '.join(missing)}, of the extra sweep: pip install -e '.[sweep]'")
+
+
+def open_sweep(asked: Any) -> Sweep:
+    """The sweep that the command line asks for: a new one, or one to go on with.
+
+    Raises:
+        UserError: something about it is wrong.
+    """
+    if asked.resume is None:
+        if asked.space is None:
+            raise UserError("name a YAML file with the space, or a sweep to go on with by --resume")
+        if asked.again or asked.trust:
+            raise UserError("--again and --trust are for --resume: leave them out")
+        config = read_sweep(asked.space)
+        base = base_of(config)
+        check_space(config, base)
+        return Sweep.create(asked.name or asked.space.stem, config, base, known_points(config))
+    if asked.name:
+        raise UserError("--resume goes on with a sweep under its name: leave out --name")
+    sweep = Sweep.reopen(asked.resume)
+    try:
+        if asked.space:
+            check_same(sweep, read_sweep(asked.space))
+        if names_own_code(sweep.base) and not asked.trust:
+            raise UserError(
+                f"{asked.resume} names code of its own, which would be run: if you know it, add --trust true"
+            )
+        check_space(sweep.config, sweep.base)
+        for trial in sweep.trials:
+            if asked.again:
+                trial.failed = None
+    except BaseException:
+        sweep.release()
+        raise
+    return sweep
+
+
+def check_same(sweep: Sweep, given: SweepConfig) -> None:
+    """Raise UserError where a YAML file is not the one that the sweep began with."""
+    before, now = flat(sweep.config.to_dict()), flat(given.to_dict())
+    other = sorted(name for name in before.keys() | now.keys() if before.get(name) != now.get(name))
+    if not other and base_of(given) != sweep.base:
+        other = ["the base config"]
+    if other:
+        raise UserError(
+            f"{sweep.folder} began with another {', '.join(other[:3])}: "
+            "go on without the file, or begin a new sweep under another --name"
+        )
+
+
+# --- Ray ------------------------------------------------------------------------------------------------------
+
+
+def scratch(folder: Path) -> Path:
+    """An empty folder for the sockets and logs of a Ray of this sweep's own: their paths must be short."""
+    import hashlib
+    import tempfile
+
+    parent = tempfile.gettempdir()
+    parent = parent if len(parent) <= 40 else "/tmp"
+    path = Path(parent) / f"sweep-{os.getuid()}-{hashlib.sha256(bytes(folder)).hexdigest()[:12]}"
+    if path.is_symlink() or path.exists() and path.stat().st_uid != os.getuid():
+        raise UserError(f"{path} is somebody else's: remove it, or set TMPDIR to a folder of your own")
+    shutil.rmtree(path, ignore_errors=True)  # of a sweep that was killed
+    path.mkdir(mode=0o700)
+    return path
+
+
+def connect(address: str | None, folder: Path) -> Path | None:
+    """Start a Ray of one's own, or join a cluster. It does not call home, and opens no dashboard.
+
+    Whoever may talk to Ray may run code by it, and it listens on all of a machine's addresses: one's own is given a
+    token that only this process and what it starts know. A cluster has its own (see Ray's RAY_AUTH_MODE).
+
+    Returns:
+        the folder to remove in the end.
+
+    Raises:
+        UserError: no cluster answers there.
+    """
+    import secrets
+
+    os.environ.update(QUIET)
+    if address is None:
+        os.environ.update(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=secrets.token_hex(32))
+    elif address != "auto":
+        check_address(address)
+    import ray  # it reads the environment once, when it is imported
+
+    path = None if address else scratch(folder)
+    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
+    try:
+        if address is not None:
+            ray.init(address=address, **quiet)
+            return None
+        ray.init(address="local", include_dashboard=False, _temp_dir=str(path), **quiet)
+        return path
+    except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
+        where = f"no Ray cluster answers at {address}" if address else "Ray cannot be started"
+        if path:
+            shutil.rmtree(path, ignore_errors=True)
+        raise UserError(f"{where}: {str(error)[:300]}") from None
+
+
+def disconnect() -> None:
+    """End one's own Ray, or leave the cluster."""
+    if "ray" in sys.modules:
+        sys.modules["ray"].shutdown()
+
+
+def check_address(address: str) -> None:
+    """Raise UserError where nothing listens: Ray itself would try for a minute."""
+    import socket
+
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdecimal() or "/" in address:
+        raise UserError(f"--address {address} is none: give host:port of the cluster's head, or auto")
+    try:
+        socket.create_connection((host, int(port)), timeout=5).close()
+    except (OSError, OverflowError) as error:
+        raise UserError(f"no Ray cluster answers at {address}: {error}") from None
+
+
+def check_fits(sweep: Sweep) -> None:
+    """Raise UserError where no machine has what one trial needs: Ray would wait for ever."""
+    import ray
+
+    needs = {"CPU": sweep.config.resources.cpu, "GPU": sweep.config.resources.gpu}
+    machines = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    if not any(all(machine.get(name, 0) >= need for name, need in needs.items()) for machine in machines):
+        most = {name: max((machine.get(name, 0) for machine in machines), default=0) for name in needs}
+        wanted = " and ".join(f"{need:g} {name}" for name, need in needs.items() if need)
+        raise UserError(
+            f"a trial needs {wanted}, and no machine has that (the most is {most['CPU']:g} CPU, {most['GPU']:g} GPU): "
+            "change resources"
+        )
+
+
+def tune_trials(sweep: Sweep, steps: int) -> None:
+    """Have Ray run the trials that have not ended.
+
+    Args:
+        sweep: an open one; Ray is connected.
+        steps: of the base config's training.
+    """
+    import logging
+
+    import ray
+    from ray import tune
+    from ray.tune import TuneError
+
+    from shared.experiments.sweep_search import Halving, Points, Told
+    from shared.experiments.sweep_trial import Job, TrialProcess
+
+    config = sweep.config
+    evaluate = evaluation(config) if config.evaluate else None
+    job = Job(
+        folder=str(sweep.folder),
+        root=str(sweep.root),
+        cwd=str(Path.cwd()),
+        module=training_module(config.command).__name__,
+        evaluate=(evaluate[0], *evaluate[1]) if evaluate else (),
+        trust=names_own_code(sweep.base),
+        figure=config.figure,
+        rung=config.early_stopping.metric if config.early_stopping else None,
+        threads=max(1, int(config.resources.cpu)),
+    )
+    halving = Halving(sweep, config.early_stopping, steps) if config.early_stopping else None
+    points = Points(sweep, halving)
+    resources = {name: amount for name, amount in asdict(config.resources).items() if amount}
+    tuner = tune.Tuner(
+        tune.with_resources(TrialProcess, resources),
+        param_space={"job": asdict(job)},
+        tune_config=tune.TuneConfig(
+            search_alg=points,
+            scheduler=halving,
+            num_samples=config.count - sum(map(sweep.ended, sweep.trials)),
+            trial_dirname_creator=lambda trial: trial.trial_id,
+        ),
+        run_config=tune.RunConfig(
+            name="ray",
+            storage_path=str(sweep.folder),
+            verbose=0,
+            checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),  # a run keeps its own
+            callbacks=[Told(sweep, points, say)],
+            failure_config=tune.FailureConfig(max_failures=2),  # of a machine: a training's own failure is a result
+        ),
+    )
+    logging.getLogger("ray").setLevel(logging.CRITICAL)  # what there is to say, `Told` says
+    try:
+        tuner.fit()
+    except (ray.exceptions.RayError, TuneError) as error:  # such as a cluster that is gone
+        last = str(error).strip().splitlines()[-1:]
+        raise UserError(f"Ray ended: {''.join(last)}; go on with: sweep --resume {sweep.folder}") from error
+
+
+def work(sweep: Sweep, address: str | None) -> None:
+    """Run what is left of a sweep, and leave nothing of Ray behind."""
+    steps = check_space(sweep.config, sweep.base).train.steps
+    shutil.rmtree(sweep.folder / "ray", ignore_errors=True)
+    path = None
+    before = signal.signal(signal.SIGTERM, lambda *_: os.kill(os.getpid(), signal.SIGINT))  # Tune handles that one
+    try:
+        path = connect(address, sweep.folder)
+        check_fits(sweep)
+        tune_trials(sweep, steps)
+    finally:
+        until = time.monotonic() + SAVING  # with Ray, its workers end, and with them the trainings
+        while time.monotonic() < until and any((run := sweep.run(t)) and is_locked(run.folder) for t in sweep.trials):
+            time.sleep(0.1)
+        disconnect()
+        signal.signal(signal.SIGTERM, before)
+        shutil.rmtree(sweep.folder / "ray", ignore_errors=True)
+        if path:
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def run() -> int:
+    """Do what the command line says."""
+    asked = build_parser().parse_args()
+    need_ray()
+    sweep = open_sweep(asked)
+    new = asked.resume is None
+    try:
+        if not sweep.trials or not all(map(sweep.ended, sweep.trials)) or len(sweep.trials) < sweep.config.count:
+            say(clean(f"sweep {sweep.folder}: {sweep.config.count} trials"))
+            work(sweep, asked.address)
+        note_stopped(sweep)
+        rows = write_outcome(sweep)
+    except UserError:
+        if new and not any(map(sweep.run, sweep.trials)):  # nothing has begun
+            shutil.rmtree(sweep.folder)
+        raise
+    finally:
+        sweep.release()
+    print(table(sweep, rows, "terminal"), end="")
+    print(clean(f"written: {sweep.folder / 'trials.md'}, trials.csv, parallel.png"))
+    if len(sweep.trials) < sweep.config.count or not all(map(sweep.ended, sweep.trials)):
+        say(f"not all trials have ended; go on with: sweep --resume {shlex.quote(str(sweep.folder))}")
+        return 130
+    return 0 if any(row.rank == 0 for row in rows) else 1
+
+
+def main() -> None:
+    """The command `sweep`."""
+    sys.exit(command(run))
+
+
+if __name__ == "__main__":
+    main()
