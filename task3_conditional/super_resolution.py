@@ -122,7 +122,7 @@ def check_cascade(models: Sequence[Model], levels: Sequence[float]) -> None:
     if (kind := first.config.given.kind) != "none":
         raise UserError(f"{first.source} is always told a picture (given.kind {kind}): a cascade begins without one")
     if len(levels) != len(others):
-        raise UserError(f"a cascade of {len(models)} models needs {len(others)} noise levels, not {len(levels)}")
+        raise UserError(f"a noise level is needed for each model that enlarges: {len(others)}, not {len(levels)}")
     for before, after, level in zip(models[:-1], others, levels, strict=True):
         taken, made = ("×".join(map(str, shape)) for shape in (poorer(after, "low"), before.shape))
         if taken != made:
