@@ -112,6 +112,7 @@ FIGURES: dict[str, Figure] = {
     "bits_flow": Figure("bits/dim of the flow", None, ".3f"),
     "loss": Figure("loss", "lower", ".4f"),
     "images_per_second": Figure("training, images/s", "higher", ".0f"),
+    "waiting": Figure("training, time waiting for data", "lower", ".1%"),
     "sampling_seconds": Figure("sampling, s", "lower", ".1f"),
     "evaluation_seconds": Figure("sampling and measuring, s", "lower", ".1f"),
 }

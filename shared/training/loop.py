@@ -226,7 +226,8 @@ def train(
         if first:  # once more: what the caller does after a step may have been cut short by what ended the run
             yield TrainStep(first, first == config.steps, trained[0].averages)
         for n in range(first, config.steps):
-            micro = [next(stream) for _ in range(config.accumulate // world())]
+            with trained[0].meter.waiting():
+                micro = [next(stream) for _ in range(config.accumulate // world())]
             for part in trained:
                 if n >= part.part.start:
                     part.step(micro, n, config)

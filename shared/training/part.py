@@ -76,7 +76,7 @@ class Meter:
         """Empty."""
         self.total = torch.zeros((), device=device)
         self.broken = torch.full((), -1, dtype=torch.long, device=device)
-        self.steps, self.began = 0, time.perf_counter()
+        self.steps, self.began, self.waited = 0, time.perf_counter(), 0.0
 
     def add(self, loss: Tensor, norm: Tensor, n: int) -> None:
         """Take in step n's loss and gradient norm, without waiting for them."""
@@ -92,6 +92,13 @@ class Meter:
         yield
         self.began += time.perf_counter() - left
 
+    @contextlib.contextmanager
+    def waiting(self) -> Iterator[None]:
+        """Count the time spent inside as waiting for data. The device is not asked: it may have work left meanwhile."""
+        began = time.perf_counter()
+        yield
+        self.waited += time.perf_counter() - began
+
     def check(self) -> None:
         """Raise UserError if a loss or gradient was not finite. Waits for the device."""
         n = int(self.broken)
@@ -101,13 +108,14 @@ class Meter:
                 "are kept; try a lower optimizer.lr, train.clip 1, or train.precision fp32"
             )
 
-    def read(self) -> tuple[float, float]:
-        """Mean loss a step and steps a second since the last reading."""
+    def read(self) -> tuple[float, float, float]:
+        """Since the last reading: mean loss a step, steps a second, and the share of the time that waited for data."""
         self.check()
         now = time.perf_counter()
-        figures = mean(self.total / self.steps), self.steps / (now - self.began)
+        seconds = now - self.began
+        figures = mean(self.total / self.steps), self.steps / seconds, self.waited / seconds
         self.total.zero_()
-        self.steps, self.began = 0, now
+        self.steps, self.began, self.waited = 0, now, 0.0
         return figures
 
 
@@ -167,10 +175,10 @@ class Trained:
         """The figures since the last report, for `images` a step; none before the part's first step."""
         if not self.meter.steps:
             return {}
-        loss, speed = self.meter.read()
+        loss, speed, waiting = self.meter.read()
         figures = {"loss": loss, "gradient_norm": self.norm.item(), "lr": self.rate}
         if not self.name:
-            figures["images_per_second"] = speed * images
+            figures |= {"images_per_second": speed * images, "waiting": waiting}
         if self.seen:
             figures |= dict(zip(self.seen, mean(torch.stack(list(self.seen.values()))), strict=True))
         return {f"{self.name}_{name}" if self.name else name: value for name, value in figures.items()}

@@ -55,7 +55,7 @@ def test_training_leaves_a_whole_run(trained):
     }
     assert record(trained)["state"] == "finished"
     assert [f["step"] for f in figures(trained)] == [2, 4, 6, 8]
-    of_the_loop = {"step", "time", "loss", "gradient_norm", "lr", "images_per_second"}
+    of_the_loop = {"step", "time", "loss", "gradient_norm", "lr", "images_per_second", "waiting"}
     assert set(figures(trained)[0]) == of_the_loop | {"images", "seconds", "peak_memory_gib"}
     assert [f["images"] for f in figures(trained)] == [8, 16, 24, 32] and record(trained)["images"] == 32
     assert list((trained / "tensorboard").iterdir())
