@@ -1,0 +1,65 @@
+"""Introduced in task 1; used by task 1.
+
+What a check of the doctor says: a finding, that all is well, or why it could not tell. Free of torch.
+"""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+from shared.experiments.tables import clean
+
+State = Literal["finding", "fine", "unknown"]
+
+# Each check of samples is one-sided at this many standard errors: a normal estimate is beyond it once in 30,000 times.
+SURE = 4.0
+
+
+@dataclass(frozen=True)
+class Checked:
+    """The outcome of one check. All are sentences for a person, with numbers, units and the limit."""
+
+    name: str
+    state: State
+    measured: str
+    """what was measured; of what is unknown, why"""
+    why: str = ""
+    """of a finding: why it matters"""
+    change: str = ""
+    """of a finding: what to change"""
+
+
+def fine(name: str, measured: str) -> Checked:
+    """Nothing to find."""
+    return Checked(name, "fine", measured)
+
+
+def unknown(name: str, reason: str) -> Checked:
+    """Not told from silence: why nothing could be measured."""
+    return Checked(name, "unknown", reason)
+
+
+def findings(checked: Sequence[Checked]) -> list[Checked]:
+    """Those that a person should do something about."""
+    return [one for one in checked if one.state == "finding"]
+
+
+def as_text(about: str, checked: Sequence[Checked]) -> str:
+    """A report for a terminal; names that came from files are made harmless."""
+    lines, found = [about, ""], findings(checked)
+    for one in found:
+        lines += [f"FINDING  {one.name}"]
+        lines += [f"  {what}: {text}" for what, text in (("measured", one.measured), ("why", one.why))]
+        lines += [f"  change: {one.change}", ""]
+    for state, title in (("fine", "fine"), ("unknown", "not examined")):
+        for one in checked:
+            if one.state == state:
+                lines.append(f"{title}  {one.name}: {one.measured}")
+    count = f"{len(found)} finding" + ("" if len(found) == 1 else "s")
+    lines += ["", f"{count}; {len([one for one in checked if one.state == 'fine'])} checks fine"]
+    return "\n".join(clean(line) for line in lines) + "\n"
+
+
+def as_facts(about: str, checked: Sequence[Checked]) -> dict[str, Any]:
+    """The same for a program."""
+    return {"examined": about, "findings": len(findings(checked)), "checks": [asdict(one) for one in checked]}
