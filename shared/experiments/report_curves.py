@@ -1,7 +1,7 @@
 """Introduced in task 1; used by tasks 1, 2, 3, 4, 5.
 
-Training curves as SVG inside a page: drawn by matplotlib, coloured by the page's style sheet, so that a light and a dark
-page have one drawing, with its text as text. Import this where a curve is drawn, as matplotlib is slow to import.
+Training curves as SVG inside a page: drawn by matplotlib, coloured by the page's style sheet, so that a light and a
+dark page have one drawing, with its text as text. Import this where a curve is drawn, as matplotlib is slow to import.
 """
 
 import io
@@ -123,10 +123,7 @@ def renamed(name: str, content: str, known: dict[str, str]) -> str:
         content = content.replace(colour, variable)
     if name == "d":  # a hundredth of a pixel is enough
         return re.sub(r"\d+\.\d+", lambda number: f"{float(number[0]):.2f}".rstrip("0").rstrip("."), content)
-    if name == "style":
-        content = re.sub(
-            r"font(?:-family|-weight)?: (?:([\d.]+px) )?[^;]*;? ?",
-            lambda m: f"font-size: {m[1]}; " if m[1] else "",
-            content,
-        )
+    if name == "style":  # the page's font, in the size of the drawing
+        content = re.sub(r"font: ([\d.]+px) [^;]*", r"font-size: \1", content)
+        content = re.sub(r"(font-family|font-weight): [^;]*;? ?", "", content)
     return content

@@ -1,14 +1,14 @@
 """Introduced in task 1; used by tasks 1, 2, 3, 4, 5.
 
-An evaluation as a report shows it: each figure beside what real data reach on it, the protocol, and the published figures
-that may stand beside it or, with the reason, may not. Free of torch.
+An evaluation as a report shows it: each figure beside what real data reach on it, the protocol, and the published
+figures that may stand beside it or, with the reason, may not. Free of torch.
 """
 
 from dataclasses import dataclass
 from typing import Any
 
-from shared.experiments.comparison import Row, compare
 from shared.experiments.compare_tables import paper_value, readings
+from shared.experiments.comparison import Row, compare
 from shared.experiments.figures import FIGURES, shown
 from shared.experiments.history import Evaluation
 from shared.experiments.papers import PaperRow
@@ -19,7 +19,7 @@ from shared.files import read_json
 
 LONGEST = 300  # characters of a field: nobody reads more in a cell
 BESIDE = ("_floor", "_real", "_ceiling", "_bicubic", "_base")  # what a figure is held against is called so
-ELSEWHERE = {"judge_distance": "judge_floor", "video_distance": "video_floor"}
+ELSEWHERE = {"judge_distance": "judge_floor", "video_distance": "video_floor", "psnr": "pca_psnr"}
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,10 @@ class Measured:
     protocol: list[tuple[str, str]]
     together: list[PaperLine]
     apart: list[PaperLine]
+    readings: list[str]
+    """how the published figures were read, and what is noted of them"""
     notes: list[str]
+    """what a reader must know beside the figures"""
     evaluation: Evaluation
 
 
@@ -75,48 +78,50 @@ def measured(title: str, evaluation: Evaluation) -> Measured:
     comparison = compare([Source(title, evaluation.path, None, [evaluation])])
     together = [line(row) for row in comparison.together if row.paper]
     notes = [short(facts["caveat"])] if isinstance(facts.get("caveat"), str) else []
-    notes += readings(comparison.published) if comparison.published else []
     return Measured(
         title=title,
         lines=figure_lines(evaluation, facts),
         protocol=protocol(evaluation),
         together=together,
         apart=[line(row) for row in comparison.apart],
-        notes=[*dict.fromkeys(notes + comparison.notes)],
+        readings=readings(comparison.published),
+        notes=notes + comparison.notes,
         evaluation=evaluation,
     )
 
 
 def line(row: Row) -> PaperLine:
     """A published figure of a comparison."""
-    figure = row.paper.figure
-    label = FIGURES[figure].label if figure in FIGURES else figure
-    return PaperLine(row.name, label, paper_value(row.paper), row.protocol, row.reasons, row.paper)
+    paper = row.paper
+    return PaperLine(row.name, label(paper.figure), paper_value(paper), row.protocol, row.reasons, paper)
 
 
 def figure_lines(evaluation: Evaluation, facts: dict[str, Any]) -> list[FigureLine]:
     """The figures, the main one first; one that another is held against stands beside it."""
     figures = evaluation.figures
-    beside = {name: other for name in figures for other in others(name) if other in figures}
+    beside = {name: next((other for other in others(name) if other in figures), None) for name in figures}
     stated = floors(facts)
     names = sorted((n for n in figures if n not in beside.values()), key=lambda name: name != evaluation.main)
     lines = []
     for name in names:
-        known = FIGURES.get(name)
-        floor = (
-            f"{FIGURES[beside[name]].label if beside[name] in FIGURES else beside[name]}: " if name in beside else ""
-        )
-        ratio = "1" if name.endswith("_over_floor") else ""
-        floor += shown(beside[name], figures[beside[name]]) if name in beside else stated.get(name, ratio)
+        known, other = FIGURES.get(name), beside[name]
+        floor = stated.get(name, "1" if name.endswith("_over_floor") else "")
+        if other:
+            floor = f"{label(other)}: {shown(other, figures[other])}"
         better = known.better if known and known.better else ""
-        label = known.label if known else short(name)
-        lines.append(FigureLine(label, shown(name, figures[name]), floor, better, name == evaluation.main))
+        lines.append(FigureLine(label(name), shown(name, figures[name]), floor, better, name == evaluation.main))
     return lines
 
 
 def others(name: str) -> list[str]:
     """What the figure that this one is held against may be called."""
-    return [*([ELSEWHERE[name]] if name in ELSEWHERE else []), *(f"{name}{ending}" for ending in BESIDE)]
+    stem = name.removesuffix("_zh")  # real scenes are the same in either language
+    return [*(f"{stem}{ending}" for ending in BESIDE), *([ELSEWHERE[name]] if name in ELSEWHERE else [])]
+
+
+def label(name: str) -> str:
+    """What a figure is called."""
+    return FIGURES[name].label if name in FIGURES else short(name)
 
 
 def floors(facts: dict[str, Any]) -> dict[str, str]:

@@ -1,7 +1,7 @@
 """Introduced in task 1; used by tasks 1, 2, 3, 4, 5.
 
-A report as one HTML page. Jinja escapes every value that the templates print; what is put in as it is are the drawings of
-`report_curves.py` and the HTML that `report_text.py` makes of a stage's own Markdown.
+A report as one HTML page. Jinja escapes every value that the templates print; what is put in as it is are the drawings
+of `report_curves.py` and the HTML that `report_text.py` makes of a stage's own Markdown.
 """
 
 from pathlib import Path
@@ -24,12 +24,11 @@ NONE = "—"
 LONGEST = 2000  # characters of a field
 
 
-def render(report: Report, all_stages: bool = True, commit: str | None = None) -> str:
+def render(report: Report, commit: str | None = None) -> str:
     """The page. The same report gives the same bytes.
 
     Args:
         report: what it shows.
-        all_stages: whether the runs are those of all stages.
         commit: of the code, if it is known.
     """
     evaluated = [one for part in (*report.stages, *report.runs) for one in part.measured]
@@ -38,7 +37,6 @@ def render(report: Report, all_stages: bool = True, commit: str | None = None) -
     return found.get_template("report.html.jinja").render(
         report=report,
         css=Markup((HERE / "report.css").read_text(encoding="utf-8")),
-        all_stages=all_stages,
         commit=commit,
         meanings=meanings(),
         measured_data={str(one.evaluation.protocol.get("data")) for one in evaluated},

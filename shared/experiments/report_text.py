@@ -1,7 +1,7 @@
 """Introduced in task 1; used by tasks 1, 2, 3, 4, 5.
 
-A stage's own Markdown as parts of a page: its question, its pictures with their alternative texts, its commands, and the
-whole of its results. HTML in it stays text, and the only links kept are those to the web.
+A stage's own Markdown as parts of a page: its question, its pictures with their alternative texts, its commands, and
+the whole of its results. HTML in it stays text, and the only links kept are those to the web.
 """
 
 import html
@@ -61,9 +61,8 @@ def read_readme(text: str) -> Readme:
             continue
         parts = [part.strip() for part in SIDES.split(paragraph.content.replace("\n", " "))]
         if before and not parts[0] and len(parts) == len(before) + 1:  # "Left: ... Right: ..." names them in order
-            captions |= {
-                file: inline(part[:1].upper() + part[1:]) for (file, _), part in zip(before, parts[1:], strict=True)
-            }
+            for (file, _), part in zip(before, parts[1:], strict=True):
+                captions[file] = inline(part[:1].upper() + part[1:])
         elif len(before) == 1:
             captions[before[0][0]] = inline(paragraph.content)
         else:
