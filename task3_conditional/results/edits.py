@@ -200,7 +200,7 @@ def table(found: dict[str, dict[str, Any]]) -> str:
     lines = [["", *names], ["---"] * (len(names) + 1)]
     for label, figures in found.items():
         cells = [figures.get(name) for name in names]
-        lines.append([label, *("" if c is None else str(c) if isinstance(c, bool) else f"{c:.3f}" for c in cells)])
+        lines.append([label, *("" if c is None else str(c) if isinstance(c, int) else f"{c:.3f}" for c in cells)])
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 

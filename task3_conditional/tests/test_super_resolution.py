@@ -1,12 +1,24 @@
 """Enlarging and colouring, with models whose samples are known beforehand: what was told holds of what comes out."""
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
+from shared.conditions.said import Cond
 from shared.errors import UserError
 from task3_conditional.given import averaged, enlarged, grey
 from task3_conditional.model import Model
-from task3_conditional.super_resolution import bicubic, cascade, colourise, consistent, enlarge, luminous, upsampled
+from task3_conditional.super_resolution import (
+    WITHIN,
+    bicubic,
+    cascade,
+    colourise,
+    consistent,
+    enlarge,
+    luminous,
+    upsampled,
+)
 from task3_conditional.tests.echoes import echo, pictures
 
 
@@ -33,8 +45,9 @@ def test_after_the_consistency_step_the_mean_of_each_square_is_what_was_given(fa
 def test_the_consistency_step_changes_nothing_that_is_consistent_and_else_as_little_as_can_be():
     x = pictures(2, 1, 8, 8) / 2
     assert torch.equal(consistent(x, averaged(x, 4), 4), x)
-    moved = consistent(x, averaged(x, 4) + 0.1, 4)  # far from black and white, the nearest one is moved as a whole
-    torch.testing.assert_close(moved, x + 0.1)
+    off = 0.1 * pictures(2, 1, 2, 2)  # far from black and white, the nearest one has each square moved as a whole
+    moved = consistent(x, averaged(x, 4) + off, 4)
+    torch.testing.assert_close(moved - x, off.repeat_interleave(4, 2).repeat_interleave(4, 3), atol=WITHIN, rtol=0)
 
 
 def test_the_luminance_is_kept_and_so_are_colours_where_they_can_be():
@@ -110,6 +123,53 @@ def test_colouring_keeps_the_luminance_that_was_given():
     assert torch.equal(model.network.told[-1], shades)
 
 
+class Asked:
+    """In place of a model's `sample`: notes what it is asked, and answers with zeros."""
+
+    def __init__(self, model: Model):
+        self.shape, self.said = model.shape, []
+        model.sample = self
+
+    def __call__(self, cond: Cond, seed: int = 0, **options: object) -> torch.Tensor:
+        self.said.append((cond, seed, options))
+        return torch.zeros(len(cond["label"]), *self.shape)
+
+
+@pytest.mark.parametrize(
+    ("way", "kind", "shape"),
+    [(upsampled, "low", (2, 1, 2, 2)), (enlarge, "low", (2, 1, 2, 2)), (colourise, "grey", (2, 1, 8, 8))],
+)
+def test_what_else_is_told_the_seed_and_the_options_reach_the_model(way, kind, shape):
+    model = echo(kind, (3 if kind == "grey" else 1, 8, 8))
+    asked, poor = Asked(model), pictures(*shape)
+    way(model, poor, {"label": torch.tensor([4, 7]), "image": torch.zeros(2)}, 11, steps=3, eta=0.5)
+    ((cond, seed, options),) = asked.said
+    assert cond["label"].tolist() == [4, 7] and len(cond["image"][0]) == model.known["image"]
+    assert (seed, options) == (11, {"steps": 3, "eta": 0.5})
+
+
+def test_a_cascade_tells_each_model_its_own_and_how_all_sample():
+    models = three()
+    asked = [Asked(model) for model in models]
+    cascade(models, [{"label": torch.full((2,), i)} for i in range(3)], 11, steps=3)
+    for i, ((cond, _, options),) in enumerate(each.said for each in asked):
+        assert cond["label"].tolist() == [i, i] and options == {"steps": 3}
+    assert asked[0].said[0][1] == 11 and len({each.said[0][1] for each in asked}) == 3
+
+
+def test_the_height_is_not_the_width():
+    model = echo("low", (1, 8, 16), factor=4)
+    assert enlarge(model, pictures(1, 1, 2, 4), steps=1).shape == (1, 1, 8, 16)
+    with pytest.raises(UserError, match="takes float n×1×2×4"):
+        enlarge(model, pictures(1, 1, 4, 2))
+
+
+def test_bicubic_is_pillows():
+    low = pictures(1, 1, 5, 5) / 2
+    expected = Image.fromarray(low[0, 0].numpy()).resize((20, 20), Image.Resampling.BICUBIC)
+    torch.testing.assert_close(bicubic(low, 4)[0, 0], torch.from_numpy(np.array(expected)), atol=1e-5, rtol=0)
+
+
 def test_bicubic_stays_in_range():
     sharp = pictures(1, 1, 4, 4).sign()
     assert bicubic(sharp, 4).abs().max() == 1 < enlarged(sharp, 4).abs().max()
@@ -127,7 +187,8 @@ LOW = "^the picture is .*, and the model takes float n×1×2×2: resize it"
         (pictures(2, 4, 2, 2), LOW),
         (pictures(1, 2, 2), LOW),
         (torch.zeros(2, 1, 2, 2, dtype=torch.uint8), LOW),
-        (pictures(2, 1, 2, 2) * 255, "^the picture has values outside"),
+        (torch.full((2, 1, 2, 2), 1.1), "^the picture has values outside"),
+        (torch.full((2, 1, 2, 2), -1.1), "^the picture has values outside"),
         (pictures(2, 1, 2, 2) * torch.nan, "^the picture has values outside"),
     ],
 )
