@@ -58,8 +58,8 @@ def falling(lines: Lines) -> Checked:
         f"training to {after[0]:.4g} in the last (limit: a fall of {LEAST_FALL:.0%})"
     )
     if most >= LEAST_FALL:
-        noisy = fall < LEAST_FALL
-        return unknown(name, f"{measured}: too noisy to tell; log more lines") if noisy else fine(name, measured)
+        certain = fall - (most - fall) > 0
+        return fine(name, measured) if certain else unknown(name, f"{measured}: too noisy to tell; log more lines")
     rate = of(lines, "lr")
     high = bool(rate) and fmean(rate[-quarter:]) > 0.5 * max(rate)
     first = "lower optimizer.lr, or let it fall by optimizer.schedule cosine" if high else "raise optimizer.lr"

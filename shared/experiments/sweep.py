@@ -146,7 +146,8 @@ def connect(address: str | None, folder: Path) -> Path | None:
 
     os.environ.update(QUIET)
     if address is None:
-        os.environ.update(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=secrets.token_hex(32))
+        os.environ.setdefault("RAY_AUTH_MODE", "token")
+        os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
     elif address != "auto":
         check_address(address)
     import ray  # it reads the environment once, when it is imported

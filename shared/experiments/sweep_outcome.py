@@ -54,7 +54,7 @@ def row_of(sweep: Sweep, trial: Trial) -> Row:
     step, figure = found or (None, None)
     if trial.failed is not None:
         return Row(trial, name, 3, f"failed: {trial.failed}", step, None)
-    if trial.stopped is not None:
+    if trial.stopped is not None and (run is None or run.state != "finished"):
         return Row(trial, name, 1, f"stopped by ASHA at step {trial.stopped}", step or trial.stopped, figure)
     if run is None:
         return Row(trial, name, 4, "not begun", None, None)

@@ -155,7 +155,10 @@ class Sweep:
     def figure(self, trial: Trial) -> tuple[int, float] | None:
         """A trial's figure, and the optimizer step that it is of; None where there is none (yet)."""
         run = self.run(trial)
-        return run and figure_of(run, self.config.figure, bool(self.config.evaluate), trial.stopped)
+        if run is None:
+            return None
+        until = None if run.state == "finished" else trial.stopped  # it was at its end before it heard of it
+        return figure_of(run, self.config.figure, bool(self.config.evaluate), until)
 
     def ended(self, trial: Trial) -> bool:
         """Whether there is nothing left to do for a trial."""
