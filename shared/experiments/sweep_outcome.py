@@ -7,6 +7,7 @@ that was stopped early from one that finished: figures of different steps do not
 """
 
 import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -122,8 +123,6 @@ class Scale:
 
     def plain(self, value: object) -> float:
         """Of a value, what is linear along the axis."""
-        import math
-
         if self.texts is not None:
             return float(self.texts.index(written(value)))
         return math.log10(value) if self.log else float(value)
@@ -140,6 +139,9 @@ class Scale:
         if self.low == self.high:
             value = 10**self.low if self.log else self.low
             return [(0.5, f"{value:.3g}")]
+        decades = range(math.ceil(self.low - 1e-9), math.floor(self.high + 1e-9) + 1)
+        if self.log and len(decades) > 1:
+            return [((k - self.low) / (self.high - self.low), f"{10.0**k:g}") for k in decades]
         ends = [self.low + (self.high - self.low) * i / 4 for i in range(5)]
         return [(i / 4, f"{10**end if self.log else end:.3g}") for i, end in enumerate(ends)]
 
@@ -157,7 +159,7 @@ def draw(sweep: Sweep, rows: list[Row], path: Path) -> None:
         values = listed or dimension.values
         scales.append((name, Scale(values, dimension.log, listed)))
     figures = [row.figure for row in shown]
-    log = min(figures) > 0 and max(figures) > 10 * min(figures)
+    log = min(figures) > 0 and max(figures) > 4 * min(figures)
     scales.append((sweep.config.figure, Scale(figures, log)))
 
     figure = Figure(figsize=(2.2 + 2.2 * (len(scales) - 1), 4.4), layout="constrained")
