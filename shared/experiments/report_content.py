@@ -103,7 +103,7 @@ class Report:
     def close(self) -> None:
         """Say what there was no room for, and each problem once."""
         if self.left_out:
-            line = f"{self.left_out} pictures are left out: those on the page take {ROOM >> 20} MiB already"
+            line = f"pictures left out, as those on the page take {ROOM >> 20} MiB already: {self.left_out}"
             self.problems.append(f"{line}; --stage or another --folder makes room")
         self.problems = list(dict.fromkeys(self.problems))
 

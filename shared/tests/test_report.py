@@ -443,7 +443,7 @@ def test_pictures_that_there_is_no_room_for_are_counted(here, monkeypatch):
 
     add_runs(found, Path("runs"))
     found.close()
-    assert [len(own.pictures) for own in found.runs] == [1, 0] and "1 pictures are left out" in found.problems[0]
+    assert [len(own.pictures) for own in found.runs] == [1, 0] and "already: 1;" in found.problems[0]
 
 
 # Mistakes
