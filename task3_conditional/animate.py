@@ -38,8 +38,8 @@ class AnimateConfig(GuideOptions, DrawOptions):
     motion: Motion = "pan-right"
     """where the window goes over the picture; a zoom goes there and back"""
     around: str | None = None
-    """what is told of what is painted around the picture: a caption or class, or "nothing" (default: the same for pans,
-    nothing for zooms and the circle)"""
+    """what is told of what is painted around the picture: a caption or class, or "nothing" (default: nothing; in pans
+    the same as of the picture, but for pieces of which half is known)"""
     frames: Frames = 64
     """of the film"""
     speed: PositiveInt = 1
@@ -62,7 +62,7 @@ def told(model: "Model", text: str | None, label: str | int | None) -> "Cond":
 
 
 def told_around(config: AnimateConfig, model: "Model", text: str | None) -> "Cond":
-    """The condition of what is painted around the picture."""
+    """The condition of what is painted around the picture; of pieces of which half is known see `filmed`."""
     from task3_conditional.motion import DIRECTIONS
 
     around = config.around if config.around or config.motion in DIRECTIONS else "nothing"
@@ -80,11 +80,14 @@ class Film(NamedTuple):
     clip: "Tensor"  # (1, C, F, H, W)
     canvases: list["Tensor"]  # each (1, C, height, width): one that a window moves over, or those painted for a zoom
     pieces: list["Tensor"]  # what was painted at once in each, (height, width) or (1, 1, height, width)
-    joined: bool  # opposite sides of the canvases touch
+    joined: tuple[int, ...]  # axes of the canvases whose ends touch
 
 
 def filmed(model: "Model", cond: "Cond", around: "Cond", config: AnimateConfig, seed: int) -> Film:
     """The film of a picture, with a bar over the pieces that are painted.
+
+    A piece of which half is known has no room for what the caption asks for. It is told nothing, unless `config.around`
+    says what: so it only joins what is there.
 
     Raises:
         UserError: frames and speed do not make such a motion, or as for `inpaint`.
@@ -101,12 +104,15 @@ def filmed(model: "Model", cond: "Cond", around: "Cond", config: AnimateConfig, 
     wide = motion.scales(config.frames, config.speed / max(window))
     way = None if zoom else motion.path(config.motion, config.frames, config.speed, window)
     count = motion.rings(max(wide)) if zoom else len(list(way.pieces()))
+    nothing = told(model, None, None)
     with tqdm(total=count, unit="piece", disable=None) as bar:
 
         def paint(picture: "Tensor", known: "Tensor") -> "Tensor":
             own = derive(seed, "piece", bar.n)
             resampling = {"resample": config.resample, "jump": config.jump}
-            whole = inpaint(model, around, picture, known, own, **resampling, **options)
+            joins = config.around is None and known.float().mean() >= 0.5
+            said = nothing if joins else around
+            whole = inpaint(model, said, picture, known, own, **resampling, **options)
             bar.update()
             return whole.cpu()
 
@@ -117,7 +123,7 @@ def filmed(model: "Model", cond: "Cond", around: "Cond", config: AnimateConfig, 
         else:
             canvas = way.paint(picture, paint)
             clip, canvases, pieces = way.frames(canvas), [canvas], [way.painted()]
-    return Film(picture, motion.begun(clip), canvases, pieces, joined=config.motion in motion.DIRECTIONS)
+    return Film(picture, motion.begun(clip), canvases, pieces, joined=way.joined if way else ())
 
 
 def run() -> int:

@@ -1,12 +1,12 @@
 """The figures of edited pictures: control, super-resolution, inpainting, moving pictures. They take plain tensors."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 
 from shared.datasets.ranges import to_uint8, to_unit
-from shared.metrics.edges import consistency_rmse, edge_f1, seam_ratio
+from shared.metrics.edges import SeamScore, consistency_rmse, edge_f1, seam_ratio, seam_score
 from shared.metrics.judge import inspect, load_judge
 from shared.metrics.loops import seam
 from shared.metrics.reconstruction import psnr
@@ -103,24 +103,35 @@ def inpainting_figures(samples: Tensor, real: Tensor, mask: Tensor, labels: Tens
     }
 
 
-def animation_figures(clip: Tensor, canvases: list[Tensor], pieces: list[Tensor], joined: bool) -> Figures:
+def animation_figures(
+    clip: Tensor, canvases: list[Tensor], pieces: list[Tensor], joined: Sequence[int]
+) -> dict[str, float | bool | None]:
     """How a film (1, C, F, H, W) closes, and whether what it was cut from shows where it was painted.
 
     "loop_ratio" is the step from the last frame to the first over the median of the others. As a film can be cut where
     it hardly moves, "worst_step" is the largest step of the whole ring over the median: a jump anywhere shows there.
+    "seam_…" are those of `seam_score`: of several canvases the means, and "seam_visible" is
+    the share of those in which it is.
 
     Args:
         clip: as it was written.
         canvases: each (1, C, height, width): one for a pan or the circle, all that are nested for a zoom.
         pieces: what was painted at once in each, (height, width) or (1, 1, height, width), as `seam_ratio` takes it.
-        joined: opposite sides of the canvases touch.
+        joined: axes of the canvases whose ends touch.
     """
     steps = (clip.roll(-1, 2) - clip).double().abs().mean(dim=(0, 1, 3, 4))
     middle = steps.median().item()
-    ratios = [seam_ratio(canvas, own, joined) for canvas, own in zip(canvases, pieces, strict=True)]
-    ratios = [ratio for ratio in ratios if ratio is not None]
+    scores = [seam_score(canvas, own, joined) for canvas, own in zip(canvases, pieces, strict=True)]
+    scores = [score for score in scores if score is not None]
+
+    def mean(name: str) -> float | None:
+        """Over the canvases that have such a figure."""
+        values = [value for score in scores if (value := getattr(score, name)) is not None]
+        return sum(values) / len(values) if values else None
+
     return {
         "loop_ratio": seam(clip).ratio,
         "worst_step": steps.max().item() / middle if middle else None,
-        "seam_ratio": sum(ratios) / len(ratios) if ratios else None,
+        **{f"seam_{name}": mean(name) for name in SeamScore._fields},
+        "seam_visible": mean("visible"),
     }

@@ -33,6 +33,7 @@ Place = tuple[int, int]  # (y, x) of a window's upper left corner on the canvas
 DIRECTIONS = {"pan-right": (0, 1), "pan-left": (0, -1), "pan-up": (-1, 0), "pan-down": (1, 0), "pan-diagonal": (1, 1)}
 ZOOMS = ("zoom-out", "zoom-in")
 MOTIONS = (*DIRECTIONS, "circle", *ZOOMS)
+OVERLAP = 16  # of a pan's windows: a sixteenth of each is known from the one before
 RATIO = 4 / 3  # of a zoom's canvas to the one before: an eighth of each side is painted at a time
 
 
@@ -58,6 +59,12 @@ class Path:
     window: tuple[int, int]
     stops: tuple[list[int], list[int]]
     """rows, and columns, at which windows are painted: each row of windows after the other"""
+
+    @property
+    def joined(self) -> tuple[int, ...]:
+        """The axes of a canvas (1, C, height, width) along which the window goes around, for `seam_ratio`."""
+        ends = [max(starts) + size for starts, size in zip(zip(*self.places, strict=True), self.window, strict=True)]
+        return tuple(axis for axis, end in enumerate(ends, 2) if end > self.canvas[axis - 2])
 
     def _where(self, place: Place) -> tuple[Tensor, Tensor]:
         """Rows (H, 1) and columns (1, W) of a window."""
@@ -136,13 +143,15 @@ def path(motion: str, frames: int, speed: int, window: tuple[int, int]) -> Path:
 def around(size: int, length: int) -> list[int]:
     """Where windows of a size are painted on a ring of a length, which is the size itself or 1.5 times it at least.
 
-    From 0 ahead, half a window new each time, until at most three quarters of a window are left. The last one is in the
-    middle of that gap: it sees both its ends, and joins them.
+    From 0 ahead, each seeing a sixteenth of the one before: a window that must go on from half a picture has little
+    room for whole things, and cuts what it draws. The last one is in the middle of the gap that is left: it sees both
+    its ends, and joins them.
     """
-    stops, ahead = [0], size // 2
-    while length - stops[-1] - size > size * 3 // 4:
+    stops, overlap, gap = [0], -(-size // OVERLAP), length - size
+    while gap > size - 2 * overlap:
+        ahead = min(size - overlap, gap - 1)
         stops.append(stops[-1] + ahead)
-    gap = length - stops[-1] - size
+        gap -= ahead
     return [*stops, stops[-1] + (size + gap) // 2] if gap else stops
 
 

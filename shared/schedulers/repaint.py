@@ -61,9 +61,10 @@ def forward_step(schedule: NoiseSchedule, xs: Tensor, s: Tensor, t: Tensor, nois
 def resampled(times: Tensor, resample: int = 10, jump: int = 10) -> Tensor:
     """A sampler's falling `times` with jumps back up. RePaint, section 4.2 and the schedule of its appendix.
 
-    Wherever a multiple of `jump` steps is left, 0 included, the way goes up by `jump` steps and down again,
-    `resample` - 1 times; not back to the very first time. RePaint goes up step by step: noise added in several steps is
-    noise added in one, so here a jump is one.
+    Wherever one step more than a multiple of `jump` is left, the way goes up by `jump` steps and down again,
+    `resample` - 1 times. The paper counts from 0, which is a step before clean data, so it never jumps from there: what
+    is clean has no noise to hide what does not fit. RePaint goes up step by step: noise added in several steps is noise
+    added in one, so here a jump is one.
 
     Args:
         times: as for a sampler, (steps + 1,).
@@ -82,7 +83,7 @@ def resampled(times: Tensor, resample: int = 10, jump: int = 10) -> Tensor:
     for n in range(1, steps + 1):
         path.append(n)
         left = steps - n
-        if left % jump == 0 and left < steps - jump:
+        if left > 0 and (left - 1) % jump == 0 and left - 1 < steps - jump:
             path += [n - jump + i for _ in range(resample - 1) for i in range(jump + 1)]
     return times[path]
 

@@ -6,8 +6,9 @@ import pytest
 import torch
 from scipy.ndimage import binary_dilation
 
+from shared.datasets import DataConfig, load
 from shared.errors import UserError
-from shared.metrics.edges import consistency_rmse, edge_f1, seam_ratio
+from shared.metrics.edges import consistency_rmse, edge_f1, seam_ratio, seam_score
 
 
 def line(column, rows=slice(None), size=12):
@@ -71,9 +72,75 @@ def test_a_seam_is_a_step_where_two_pieces_meet():
 def test_the_seam_of_a_ring_is_seen_where_it_closes():
     turn = torch.sin(torch.arange(16) * 2 * math.pi / 16).expand(1, 1, 4, 16)
     pieces = (torch.arange(16) >= 8).long().expand(4, 16)
-    assert seam_ratio(turn, pieces, joined=True) == pytest.approx(seam_ratio(turn.roll(3, 3), pieces.roll(3, 1), True))
+    assert seam_ratio(turn, pieces, (3,)) == pytest.approx(seam_ratio(turn.roll(3, 3), pieces.roll(3, 1), (3,)))
     ramp = torch.arange(16.0).expand(1, 1, 4, 16)
-    assert seam_ratio(ramp, pieces, joined=True) > 4 * seam_ratio(ramp, pieces)
+    assert seam_ratio(ramp, pieces, (3,)) > 4 * seam_ratio(ramp, pieces)
+    assert seam_ratio(ramp.mT, pieces.mT, (2,)) == pytest.approx(seam_ratio(ramp, pieces, (3,)))
+
+
+def test_only_the_axes_that_are_joined_close():
+    """A ring along its columns whose top and bottom differ: they do not touch, and are no gradient of it."""
+    both = torch.arange(4.0)[:, None] + 3 * (torch.arange(16) >= 8)
+    pieces = (torch.arange(16) >= 8).long().expand(4, 16)
+    rest = 3 * 16 / (3 * 16 + 4 * 14)  # down it is 1, and along 0 but at the borders
+    assert seam_ratio(both[None, None], pieces, (3,)) == pytest.approx(3 / rest)
+    assert seam_ratio(both[None, None], pieces, (2, 3)) == pytest.approx(3 / ((3 * 16 + 3 * 16) / (4 * 16 + 4 * 14)))
+    with pytest.raises(UserError, match="joined is .1,.: it names axes"):
+        seam_ratio(both[None, None], pieces, (1,))
+
+
+# --- what a seam is beside places without one -----------------------------------------------------------------
+
+PIECES = torch.cat([torch.zeros(32, 34), torch.ones(32, 16), torch.full((32, 14), 2)], dim=1).long().roll(9, 1)
+
+
+@pytest.fixture(scope="module")
+def rings():
+    """Rings (24, 3, 32, 64), each of two real scenes side by side: nothing was painted in pieces."""
+    data = load(DataConfig(name="captioned_digits", objects=2, split="test", languages=["en"]))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        scenes = torch.stack([data[i][0] for i in range(48)])
+    return torch.cat([scenes[:24], scenes[24:]], dim=3)
+
+
+def seen(rings, pieces=PIECES):
+    """In how many of them a seam is visible."""
+    return sum(seam_score(ring[None], pieces, (3,)).visible for ring in rings)
+
+
+def test_what_was_not_joined_shows_no_seam_more_often_than_chance(rings):
+    assert seen(rings) <= 5  # one in ten to twenty, and what so few may be off
+    through = torch.stack([seam_ratio(ring[None], PIECES, (3,)) * torch.ones(()) for ring in rings])
+    assert through.max() > 1.5  # so 1 would not be the figure of no seam: it depends on what is there
+
+
+@pytest.mark.parametrize(("step", "least"), [(0.08, 0.5), (0.2, 0.8), (0.6, 1.0)])
+def test_a_planted_seam_is_seen_the_more_surely_the_larger_it_is(rings, step, least):
+    """The least is ten shades of 255: hardly visible."""
+    planted = rings + step * (PIECES == 1)
+    assert seen(planted) >= least * len(rings)
+    assert seen(planted, PIECES.roll(5, 1)) < 0.5 * len(rings)  # asked for where it is not
+
+
+def test_a_digit_that_is_cut_is_a_seam(rings):
+    cut = torch.where(PIECES == 1, rings.roll(7, 3), rings)  # other content, abruptly
+    assert seen(cut) > 0.5 * len(rings)
+
+
+def test_the_limits_are_of_places_where_nothing_is_joined():
+    """One column of ten is steep: of borders moved anywhere else, one in ten meets it, and a twentieth is above it."""
+    canvas = torch.zeros(1, 1, 4, 80)
+    canvas[..., ::10] = 1.0  # a rise and a fall of 1, every ten pixels
+    pieces = (torch.arange(80) >= 40).long().expand(4, 80)
+    score = seam_score(canvas, pieces, (3,))  # both borders lie on a rise
+    assert score.ratio == pytest.approx(score.limit, rel=0.2) and score.ratio > 5
+    quiet = seam_score(canvas, pieces.roll(4, 1), (3,))
+    assert quiet.ratio == 0 and quiet.limit > 5 and quiet.visible is False
+    assert quiet.beside == pytest.approx(1)
+    few = seam_score(canvas[..., :8] + torch.rand(4, 8), pieces[:, 36:44], (3,))
+    assert few.limit is None and few.visible is None
+    assert seam_score(canvas * 0, pieces, (3,)) is None
 
 
 def test_consistency_is_of_means_in_shades():

@@ -117,21 +117,25 @@ def test_a_jump_in_one_is_a_jump_step_by_step():
 
 
 def as_in_the_appendix(steps, jump, resample):
-    """RePaint's schedule as its appendix writes it, in numbers of steps left: counters that each stretch uses up."""
+    """RePaint's schedule as its appendix writes it: with counters that each stretch uses up.
+
+    Its times count from 0, and clean data are -1: one more is the number of steps left."""
     jumps = dict.fromkeys(range(0, steps - jump, jump), resample - 1)
-    left, path = steps, [steps]
-    while left >= 1:
-        left -= 1
-        path.append(left)
-        if jumps.get(left, 0) > 0:
-            jumps[left] -= 1
+    t, path = steps, []
+    while t >= 1:
+        t -= 1
+        path.append(t)
+        if jumps.get(t, 0) > 0:
+            jumps[t] -= 1
             for _ in range(jump):
-                left += 1
-                path.append(left)
-    return path
+                t += 1
+                path.append(t)
+    return [t + 1 for t in [*path, -1]]
 
 
-@pytest.mark.parametrize(("steps", "jump", "resample"), [(250, 10, 10), (50, 10, 3), (7, 3, 2), (12, 1, 4), (9, 9, 1)])
+@pytest.mark.parametrize(
+    ("steps", "jump", "resample"), [(250, 10, 10), (50, 10, 3), (7, 3, 2), (12, 1, 4), (9, 9, 1), (9, 8, 2)]
+)
 def test_the_jumps_are_those_of_the_paper(steps, jump, resample):
     path = as_in_the_appendix(steps, jump, resample)
     corners = [  # of a way up, only its end: here a jump is one step
@@ -153,6 +157,12 @@ def test_the_denoiser_is_asked_as_often_as_is_said_and_at_those_times():
     steps = list(repaint(denoise, schedule, normal(1, 2), times, normal(1, 2), FIRST))
     assert len(steps) == len(asked) == calls(times) == 20 + 3 * 3 * 5
     assert asked == [float(t) for t, s in zip(times[:-1], times[1:], strict=True) if s < t]
+
+
+def test_the_jumps_of_seven_steps_written_out():
+    """By hand from the paper's text: up where 0 and 3 stand, counted from 0, and never from clean data."""
+    times = resampled(torch.arange(7, -1, -1).double(), 2, 3)
+    assert times.tolist() == [7, 6, 5, 4, 7, 6, 5, 4, 3, 2, 1, 4, 3, 2, 1, 0]
 
 
 @pytest.mark.parametrize("config", SCHEDULES, ids=NAMES)

@@ -20,7 +20,7 @@ from task3_conditional.model import COMMITTED_TEXT, RESULTS, Model, load
 from task3_conditional.motion import MOTIONS
 
 CAPTIONS = ("a red three above a blue seven", "a green four to the left of a red seven")
-COLUMNS = ("loop_ratio", "worst_step", "seam_ratio", "seconds")
+COLUMNS = ("loop_ratio", "worst_step", "seam_ratio", "seam_limit", "seam_beside", "seam_beside_limit", "seam_visible")
 
 
 def measured(model: Model, caption: str, config: AnimateConfig, sheets: Path | None) -> dict[str, Any]:

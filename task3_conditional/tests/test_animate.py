@@ -55,7 +55,7 @@ def test_a_film_of_a_class_pans_over_its_picture(by_class, here):
     assert frames.std() > 5
 
 
-@pytest.mark.parametrize("motion, joined", [("pan-right", True), ("circle", False), ("zoom-out", False)])
+@pytest.mark.parametrize("motion, joined", [("pan-right", (3,)), ("circle", ()), ("zoom-out", ())])
 def test_a_film_says_what_it_was_cut_from(by_class, motion, joined):
     model = load(by_class)
     config = animate.AnimateConfig(label=3, motion=motion, frames=44, steps=2, resample=1, jump=1)
@@ -72,6 +72,23 @@ def test_a_film_says_what_it_was_cut_from(by_class, motion, joined):
             assert torch.equal(canvas[:, 0][:, pieces == 0], film.picture[:, 0].flatten(1))
     found = animation_figures(film.clip, film.canvases, film.pieces, film.joined)
     assert found["seam_ratio"] > 0 and found["worst_step"] >= 1
+
+
+@pytest.mark.parametrize("around, said", [(None, {True, False}), ("3", {True}), ("nothing", {False})])
+def test_a_piece_of_which_half_is_known_is_told_nothing(by_class, monkeypatch, around, said):
+    """It has no room for what is asked for, unless a person asks for it."""
+    model, told = load(by_class), []
+
+    def inpaint(model, cond, picture, known, *_, **__):
+        told.append((bool((cond["label"] == 3).all()), known.float().mean().item()))
+        return picture
+
+    monkeypatch.setattr("task3_conditional.inpainting.inpaint", inpaint)
+    config = animate.AnimateConfig(label=3, motion="pan-diagonal", frames=60, steps=2, around=around)
+    animate.filmed(model, animate.told(model, None, 3), animate.told_around(config, model, None), config, 0)
+    assert {named for named, _ in told} == said
+    if around is None:
+        assert all(named == (known < 0.5) for named, known in told)
 
 
 def test_zooms_and_the_same_seed(by_class, here):
