@@ -42,8 +42,8 @@ class InpaintConfig(PaintOptions):
 
     mask: str | None = None
     """a picture of the same size, white where the picture is to be painted anew, black where it is kept"""
-    hide: Hidden = "right"
-    """what to paint anew where no mask is given"""
+    hide: Hidden | None = None
+    """what to paint anew where no mask is given (default: right)"""
 
 
 @dataclass
@@ -80,12 +80,21 @@ def painting(model: "Model", config: PaintOptions):
 
 
 def read_mask(config: InpaintConfig, height: int, width: int) -> "Tensor":
-    """The mask (1, 1, H, W), true where the picture is known. Raises UserError for a file that is none of that size."""
-    import torch
+    """The mask (1, 1, H, W), true where the picture is known: of a file, as that is brought to the model's size.
 
-    from shared.datasets.held_out import read_pixels
+    Raises:
+        UserError: it is as large neither as the picture nor as the model's are, or a side is to be hidden as well.
+    """
+    import numpy as np
+    import torch
+    from PIL import Image, ImageOps
+
+    from shared.datasets.decode import displayed_size
+    from shared.datasets.held_out import HELD_OUT, read_pixels
     from shared.errors import UserError
 
+    if config.mask is not None and config.hide is not None:
+        raise UserError("--mask and --hide both say what to paint anew: give one of them")
     if config.mask is None:
         hidden = torch.zeros(1, 1, height, width, dtype=torch.bool)
         middle = slice(height // 4, height - height // 4), slice(width // 4, width - width // 4)
@@ -95,14 +104,20 @@ def read_mask(config: InpaintConfig, height: int, width: int) -> "Tensor":
             "top": (slice(0, height // 2), slice(None)),
             "bottom": (slice(height // 2, None), slice(None)),
             "centre": middle,
-        }[config.hide]
+        }[config.hide or "right"]
         hidden[..., rows, columns] = True
         return ~hidden
     pixels = read_pixels(Path(config.mask), 1, None)
-    if tuple(pixels.shape[1:]) != (height, width):
+    size = height, width
+    if tuple(pixels.shape[1:]) != size and not config.picture.startswith(HELD_OUT):
+        with open(config.picture, "rb") as file:
+            size = displayed_size(file)
+    if tuple(pixels.shape[1:]) != size:
         there = f"{pixels.shape[2]}×{pixels.shape[1]}"
-        raise UserError(f"the mask {config.mask} is {there} pixels, and the picture {width}×{height}: resize it")
-    return (pixels < 128)[None]
+        raise UserError(f"the mask {config.mask} is {there} pixels, and the picture {size[1]}×{size[0]}: resize it")
+    # as `decode` brings the picture there, but between white and black there is nothing
+    fitted = ImageOps.fit(Image.fromarray(pixels[0].numpy()), (width, height), Image.Resampling.NEAREST)
+    return torch.from_numpy(np.array(fitted))[None, None] < 128
 
 
 def inpaint(config: InpaintConfig) -> None:

@@ -111,8 +111,21 @@ def test_a_mask_is_white_where_it_is_painted_whatever_its_mode(mode, here):
     mask = a_mask()
     image = Image.fromarray(mask.astype(np.uint16) * 257) if mode == "I;16" else Image.fromarray(mask).convert(mode)
     assert image.mode == mode
-    do_edit("inpaint", "--mask", written(image, "mask.png"), "--hide", "left").well()  # the mask goes before
+    do_edit("inpaint", "--mask", written(image, "mask.png")).well()
     assert kept(cells("samples/inpainted.png", 28, 3)[1:], mask == 0, digit())
+
+
+@pytest.mark.parametrize("size", [(56, 56), (84, 56)], ids=str)
+def test_a_mask_is_brought_to_the_models_size_with_its_picture(size, here):
+    """Each pixel large, and of one that is no square the middle: what is cut off is of both."""
+    sides = ((size[0] - 56) // 2,) * 2
+    large = [np.pad(part.repeat(2, 0).repeat(2, 1), ((0, 0), sides)) for part in (digit(), a_mask())]
+    names = [written(part, name) for part, name in zip(large, ("picture.png", "mask.png"), strict=True)]
+    do_edit("inpaint", "--picture", names[0], "--mask", names[1]).well()
+    shown, *results = cells("samples/inpainted.png", 28, 3)
+    assert kept(results, a_mask() == 0, shown) and (shown[a_mask() > 0] == shown[10, 10]).all()
+    do_edit("inpaint", "--picture", names[0], "--mask", written(a_mask(), "small.png"), "--out", "small").well()
+    assert (cells("small/inpainted.png", 28, 1)[0] == shown).all()  # as large as the model's will do
 
 
 def test_a_mask_of_greys_and_one_that_is_transparent(here):
@@ -249,6 +262,8 @@ MISTAKES = [
     (["redraw", "--strength", "[]"], MISTAKE, "--strength names no time to begin at"),
     (["outpaint", "--size", 28], MISTAKE, "--size 28 leaves no room: the model's pictures are 28 pixels"),
     (["inpaint", "--mask", "large.png"], MISTAKE, "the mask large.png is 30×28 pixels, and the picture 28×28"),
+    (["inpaint", "--mask", "large.png", "--picture", "black.png"], MISTAKE, "large.png is 30×28 pixels"),
+    (["inpaint", "--mask", "white.png", "--hide", "left"], MISTAKE, "--mask and --hide both say what to paint anew"),
     (["inpaint", "--mask", "white.png"], MISTAKE, "the mask hides everything"),
     (["inpaint", "--mask", "black.png"], MISTAKE, "the mask hides nothing"),
     (["inpaint", "--mask", "none.png"], MISTAKE, "cannot read none.png: No such file or directory"),

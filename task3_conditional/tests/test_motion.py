@@ -14,7 +14,6 @@ from task3_conditional.animate import Motion
 from task3_conditional.editing_measures import animation_figures
 from task3_conditional.motion import (
     MOTIONS,
-    OVERLAP,
     RATIO,
     ZOOMS,
     around,
