@@ -6,6 +6,8 @@ All are asked at the same pictures with the same noise, so that of two ways the 
 either error.
 """
 
+import contextlib
+import functools
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -27,13 +29,14 @@ BETTER = 0.005  # of the error: that another way has to save before it is said
 OTHERS = 4.5  # standard errors: some thirty ways are tried, so that chance has thirty times to win
 
 
+@functools.lru_cache(maxsize=256)
 def time_at(schedule: NoiseSchedule, ratio: float) -> float | None:
     """The time in (0, T] at which there is `ratio` times as much noise as signal, by bisection; None if it is never."""
     low, high = 0.0, float(schedule.T)
     alpha, sigma = schedule.level(high)
     if sigma < ratio * alpha:
         return None
-    for _ in range(60):
+    for _ in range(40):
         middle = (low + high) / 2
         alpha, sigma = schedule.level(middle)
         low, high = (middle, high) if sigma < ratio * alpha else (low, middle)
@@ -129,16 +132,13 @@ def ways(noise: NoiseConfig, diffusion: Diffusion) -> Iterator[tuple[str, Diffus
     for clock in CLOCKS:
         yield f"T {diffusion.schedule.T * clock:.0f} rather than {diffusion.schedule.T}", diffusion, clock
     for name in ("linear", "quadratic", "cosine", "sigmoid", "sigmoid_alpha_bar", "flow"):
+        table = diffusion.schedule if name == noise.name else NoiseSchedule.from_config(NoiseConfig(name, noise.T))
         for predict in ("eps", "x0", "v", "velocity"):
             if (name, predict) == (noise.name, diffusion.config.predict):
                 continue
-            try:
-                other = replace(noise, name=name) if name == noise.name else NoiseConfig(name, noise.T)
-                schedule = NoiseSchedule.from_config(other)
-                made = type(diffusion)(schedule, replace(diffusion.config, predict=predict))
-            except ValueError:  # these two do not go together
-                continue
-            yield f"schedule {name}, predict {predict}", made, 1.0
+            with contextlib.suppress(ValueError):  # these two do not go together
+                made = type(diffusion)(table, replace(diffusion.config, predict=predict))
+                yield f"schedule {name}, predict {predict}", made, 1.0
 
 
 def errors(
