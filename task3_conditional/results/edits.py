@@ -31,7 +31,7 @@ from task3_conditional.editing_measures import (
 )
 from task3_conditional.given import averaged, enlarged, grey
 from task3_conditional.hints import HINTS
-from task3_conditional.inpainting import fill, inpaint, mean_filled, steps_of
+from task3_conditional.inpainting import fill, inpaint, mean_filled, on_canvas, outpaint, steps_of
 from task3_conditional.model import RESULTS
 from task3_conditional.model import load as load_model
 from task3_conditional.redrawing import redrawn
@@ -40,6 +40,7 @@ from task3_conditional.super_resolution import bicubic, colourise, consistent, e
 N = 200  # held-out digits, 20 of each class
 COUNTS = {"strength": 100, "colour": 100}  # of other experiments
 SHOWN = 10
+BORDERS = (6, 8, 10)  # pixels of 28 that are hidden on each side
 
 
 def digits(n: int = N) -> tuple[Tensor, Tensor]:
@@ -155,6 +156,24 @@ def hidden_half(out: Path) -> dict[str, Any]:
     return found
 
 
+def hidden_border(out: Path) -> dict[str, Any]:
+    """Outpainting: of digits the middle is known, and as many pixels on each side are painted around it."""
+    real, labels = digits()
+    told, blind, found, rows = load_model(RESULTS / "inpaint.safetensors"), load_model(), {}, []
+    for wide in BORDERS:
+        middle = real[..., wide:-wide, wide:-wide]
+        canvas, mask = on_canvas(middle, (28, 28))
+        painted = {
+            "told": outpaint(told, told.told(N), middle, by=fill),
+            "RePaint, 5": outpaint(blind, blind.told(N), middle, resample=5, jump=5, steps=25),
+        }
+        for name, samples in painted.items():
+            found[f"{name}, {wide} pixels"] = inpainting_figures(samples, real, mask, labels)
+        rows += [canvas, *painted.values()]
+    save("outpainted", [*rows, real], out)
+    return found
+
+
 def colour(out: Path) -> dict[str, Any]:
     """Scenes without their colours, coloured; against leaving them grey."""
     model = load_model(RESULTS / "colour.safetensors")
@@ -189,6 +208,7 @@ EXPERIMENTS = {
     "super_resolution": super_resolution,
     "augmentation": augmentation,
     "hidden_half": hidden_half,
+    "hidden_border": hidden_border,
     "strength": strength,
     "colour": colour,
 }
