@@ -28,7 +28,8 @@ class ControlTraining:
 
     base: str | None = None
     """the model of this stage that is controlled: a run, a checkpoint, "text" for the committed one by caption
-    (default: the committed one by class)"""
+    (default: the committed one by class); with --init-from it may be another than those weights were trained on, which
+    is said"""
     hint: Hint = "edges"
     """what of an image is told: thin edges, the silhouette, coarse thick lines, or the image in low resolution"""
     data: DataConfig = field(default_factory=DataConfig)

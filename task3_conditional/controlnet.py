@@ -12,9 +12,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from shared.blocks.resnet import Context, zeroed
-from shared.blocks.unet import UNet
-from shared.conditions.network import ConditionalUNet
+from shared.blocks.resnet import zeroed
+from shared.conditions.network import ConditionalUNet, entered
 from shared.conditions.said import Cond
 from task3_conditional.classifier import WAY_UP
 
@@ -40,14 +39,6 @@ class HintedStem(nn.Module):
         """(B, data's + channels, h, w) to (B, width, h, w)."""
         x, hint = both.tensor_split([self.stem.in_channels], dim=1)
         return self.stem(x) + self.encoder(hint)
-
-
-def entered(unet: UNet, conditions: nn.ModuleList, x: Tensor, t: Tensor, cond: Cond) -> tuple[Tensor, Context]:
-    """What the way down is given: the data, with what conditions lay beside it, and the context of every block."""
-    c = Context(unet.time(t))
-    for condition in conditions:
-        x, c = condition(x, c, cond)
-    return x, c
 
 
 class ControlNet(nn.Module):

@@ -18,7 +18,7 @@ from shared.schedulers.samplers import Step, clamped
 from shared.schedulers.steps import Noise
 from task3_conditional.given import masked
 from task3_conditional.model import Model, batches_of
-from task3_conditional.redrawing import placed
+from task3_conditional.redrawing import check_free, placed
 
 
 def checked(mask: Tensor, picture: Tensor) -> Tensor:
@@ -73,7 +73,8 @@ def inpaint(
 
     Raises:
         UserError: picture or mask do not fit the model or each other, a mask hides nothing or everything, there is no
-            such sampler or no room for a jump, or as for `Model.steps`.
+            such sampler or no room for a jump, the model cannot draw without being told a picture, or as for
+            `Model.steps`.
     """
     picture = placed(model, cond, picture)
     mask, parts = checked(mask, picture), []
@@ -95,6 +96,7 @@ def inpainting(
     **options: Any,
 ) -> Iterator[Step]:
     """As `inpaint`, step by step: a generator of as many `Step` as `steps_of` says."""
+    check_free(model)
     config, guide = model.asking(cond, **options)
     picture = placed(model, cond, picture)
     mask, schedule = checked(mask, picture), model.diffusion.schedule

@@ -39,6 +39,17 @@ def placed(model: Model, cond: Cond, picture: Tensor) -> Tensor:
     return picture.to(next(model.network.parameters()).device, torch.float32).expand(n, *model.shape)
 
 
+def check_free(model: Model) -> None:
+    """Raise UserError for a model that cannot draw by itself: it was always told a picture made of the sample."""
+    kind = model.config.given.kind
+    if kind != "none" and model.config.condition.dropout == 0:
+        what = {"grey": "task3-edit colourise", "low": "task3-edit enlarge", "mask": "--method told"}[kind]
+        raise UserError(
+            f"{model.source} was never trained without a picture beside the sample (given.kind {kind}): it is for "
+            f"{what}; take another model"
+        )
+
+
 def redrawn(model: Model, cond: Cond, picture: Tensor, strength: float, seed: int = 0, **options: Any) -> Tensor:
     """Pictures drawn again from the time strength · T on, (n, C, H, W) in [-1, 1].
 
@@ -54,7 +65,8 @@ def redrawn(model: Model, cond: Cond, picture: Tensor, strength: float, seed: in
         options: as for `Model.steps`; of its steps, those below that time are taken.
 
     Raises:
-        UserError: the strength is outside (0, 1], the picture none of the model's kind, or as for `Model.steps`.
+        UserError: the strength is outside (0, 1], the picture none of the model's kind, the model cannot draw without
+            being told a picture, or as for `Model.steps`.
     """
     picture, parts = placed(model, cond, picture), []
     for part, own, own_seed in batches_of(cond, seed):
@@ -67,6 +79,7 @@ def redrawing(
     model: Model, cond: Cond, picture: Tensor, strength: float, seed: int = 0, **options: Any
 ) -> Iterator[Step]:
     """As `redrawn`, step by step: a generator of `Step`."""
+    check_free(model)
     config, guide = model.asking(cond, **options)
     picture = placed(model, cond, picture)
     return generate_from(model.network, model.diffusion, picture, strength, config, seed, guide)

@@ -104,7 +104,8 @@ def load_base(config: ControlTraining, resume: Path | None, init_from: Path | No
     """The model that is controlled, to be sampled as the config says. Weights that are gone on with have theirs.
 
     Raises:
-        UserError: there is none, or the config asks of it what it has never learned.
+        UserError: there is none, the config asks of it what it has never learned, or it is told a picture that is made
+            of the sample.
     """
     from shared.experiments.trained import source_of
     from shared.training.weights import newest
@@ -118,11 +119,37 @@ def load_base(config: ControlTraining, resume: Path | None, init_from: Path | No
     else:
         source = source_of("latest", "task3") if config.base == "latest" else named_base(config.base)
     base = load(source)
+    if (kind := base.config.given.kind) != "none":
+        raise UserError(
+            f"{base.source} is told a picture made of each sample (given.kind {kind}), which the training of a control "
+            "does not make: take a base that is told none"
+        )
     if config.dropout and base.config.condition.dropout == 0:
         raise UserError(f"dropout is {config.dropout:g}, and {base.source} has never been told nothing: make it 0")
     base.config = replace(base.config, guidance=config.guidance, sampling=config.sampling)
     base.diffusion = build_diffusion(base.config)
     return base
+
+
+def begin_with(network: "ControlNet", source: Path, digest: str) -> None:
+    """Load another run's weights into a ControlNet for a base of such a digest.
+
+    They may be of another base: one that was trained on, say. That is said on stderr, as what they add was learned for
+    the features of that one, and no longer for those of this.
+    """
+    from shared.training.checkpoint import load_into, read_facts
+    from shared.training.processes import say
+    from shared.training.weights import read_weights
+
+    state, path = read_weights(source)
+    *_, learned = control_config(read_facts(path).get("config", {}))
+    load_into(network, state, path)
+    if learned != digest:
+        say(
+            f"warning: {path} was trained on another base (digest {learned[:12]}, here {digest[:12]}): it has to learn "
+            "the features of this one",
+            sys.stderr,
+        )
 
 
 def check_fits(base: "Model", shape: tuple[int, ...], known: dict[str, Any]) -> None:
@@ -142,10 +169,9 @@ def prepare(config: ControlTraining, resume: Path | None, init_from: Path | None
     from shared.conditions.known import known_of, needed, with_text
     from shared.experiments.follower import create_record, reopen_record
     from shared.experiments.run import plain
-    from shared.training.checkpoint import Checkpoints, load_into, training_facts
+    from shared.training.checkpoint import Checkpoints, training_facts
     from shared.training.loop import check_same, device_for, settle
     from shared.training.processes import in_turn
-    from shared.training.weights import read_weights
     from task3_conditional.control_model import copy_base, digest_of
     from task3_conditional.controlnet import ControlNet
     from task3_conditional.hints import channels_of
@@ -168,7 +194,7 @@ def prepare(config: ControlTraining, resume: Path | None, init_from: Path | None
     resolved = plain({"shape": base.shape, "digest": digest_of(base.network), **asdict(config)})
     if record is None:
         if init_from is not None:
-            load_into(network, *read_weights(init_from))
+            begin_with(network, init_from, resolved["digest"])
         record = create_record(FOLDER, config.run, asdict(config), lambda folder: copy_base(base, folder))
         record.config = resolved
         return network, base, data, record, None

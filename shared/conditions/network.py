@@ -18,6 +18,21 @@ from shared.conditions.said import Cond, dropped
 from shared.conditions.ways import Concatenation, build_conditions
 
 
+def entered(unet: UNet, conditions: nn.ModuleList, x: Tensor, t: Tensor, cond: Cond) -> tuple[Tensor, Context]:
+    """What a network's way down is given: the data, with what conditions lay beside it, and the context of every block.
+
+    Args:
+        unet, conditions: of the network, or of a copy of its way down.
+        x: data (B, C, H, W).
+        t: times (B,).
+        cond: what is said of each sample.
+    """
+    c = Context(unet.time(t))
+    for condition in conditions:
+        x, c = condition(x, c, cond)
+    return x, c
+
+
 class ConditionalUNet(nn.Module):
     """`model(x, t, cond)` of the design. With no condition it is the U-Net."""
 
@@ -70,9 +85,7 @@ class ConditionalUNet(nn.Module):
 
     def forward(self, x: Tensor, t: Tensor, cond: Cond) -> Tensor:
         """Data (B, C, H, W), times (B,), and what is said of each sample; the output is of the data's shape."""
-        c = Context(self.unet.time(t))
-        for condition in self.conditions:
-            x, c = condition(x, c, cond)
+        x, c = entered(self.unet, self.conditions, x, t, cond)
         self.unet.check_size(*x.shape[2:])
         h, skips = self.unet.encode(x, c)
         return self.unet.decode(h, skips, c)

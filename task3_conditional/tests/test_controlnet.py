@@ -21,12 +21,13 @@ from shared.schedulers.config import GuidanceConfig
 from shared.tests.commands import Ended, call, losses, same, whole
 from shared.training.checkpoint import read_facts, read_tensors, write_checkpoint
 from shared.training.state import prefixed
+from shared.training.weights import newest
 from task3_conditional import export, train_controlnet
 from task3_conditional.control_config import ControlTraining, control_config
 from task3_conditional.control_model import controlled, digest_of, hinted, keys_for, load_control
 from task3_conditional.controlnet import Controlled, ControlNet
 from task3_conditional.hints import HINTS
-from task3_conditional.model import load
+from task3_conditional.model import RESULTS, load
 from task3_conditional.tests.commands import do_sample
 
 KNOWN = {"classes": list("abc"), "attributes": ["x", "y"], "image": 2}
@@ -327,6 +328,24 @@ def test_resumed_it_is_the_same_bit_for_bit_without_the_base_where_it_was(traine
     assert do_train("--resume", half, "--train.steps", 5).says(1, "base.safetensors is not a checkpoint")
 
 
+def test_going_on_from_a_control_of_another_base_is_said(trained, by_class, tmp_path):
+    """By weights that differ in one number; of the same ones, wherever they lie, nothing is said."""
+    options = [*TINY, "--train.steps", 1, "--run.folder", tmp_path, "--init-from", trained]
+    same_base, other = tmp_path / "same.safetensors", tmp_path / "other.safetensors"
+    call(export.run, "export", by_class, same_base)
+    state = prefixed("ema", read_tensors(same_base, "ema"))
+    name = next(name for name in state if name.endswith("stem.weight"))
+    state[name].view(-1)[0] += 0.5
+    facts = {name: value for name, value in read_facts(same_base).items() if name in ("step", "config")}
+    write_checkpoint(other, state, facts)
+    digests = []
+    for base in (same_base, other):
+        ended = do_train(*options, "--base", base, "--run.name", base.stem).well()
+        assert ("warning" in ended.err) == (base == other)
+        digests.append(read_facts(newest(tmp_path / "task3-controlnet" / base.stem))["config"]["digest"][:12])
+    assert f"was trained on another base (digest {digests[0]}, here {digests[1]})" in ended.err
+
+
 def test_an_export_samples_as_its_run_does_and_fresh_as_the_base(trained, tmp_path):
     small = tmp_path / "small.safetensors"
     call(export.run, "export", trained, small).well()
@@ -435,6 +454,8 @@ def test_what_is_wrong_with_a_training_is_said_before_it_begins(trained, by_clas
         (["--base", by_class, "--data.name", "captioned_digits", "--train.workers", 0], 1, "no label"),
         (["--base", by_class, "--data.size", 32], 1, "is a model of images 1×28×28, and the data's are 1×32×32"),
         (["--base", trained], 1, "lacks what the conditions can say"),
+        (["--base", RESULTS / "inpaint.safetensors"], 1, "is told a picture made of each sample (given.kind mask)"),
+        (["--base", RESULTS / "sr.safetensors", "--dropout", 0], 1, "(given.kind low), which the training"),
         (["--init-from", by_class], 1, "does not say which base it controls"),
     ]:
         assert do_train(*(options if "--init-from" not in more else []), *more).says(status, message)

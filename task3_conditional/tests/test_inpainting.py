@@ -155,6 +155,22 @@ def test_pictures_that_are_not_the_models_are_refused_in_one_line(picture, messa
         redrawn(model, model.told(3), picture, 0.5)
 
 
+@pytest.mark.parametrize("kind", ["low", "grey", "mask"])
+def test_a_model_that_is_always_told_a_picture_does_not_draw_without(kind):
+    """One that was sometimes told none does."""
+    model = echo("none", shape=(3, 8, 8))
+    model.config.given.kind = kind
+    x, cond = pictures(2, 3, 8, 8), model.told(2)
+    assert redrawn(model, cond, x, 0.5).shape == inpaint(model, cond, x, MASK, **QUICK).shape == x.shape
+    model.config.condition.dropout = 0.0
+    for draw in (lambda: redrawn(model, cond, x, 0.5), lambda: inpaint(model, cond, x, MASK, **QUICK)):
+        with pytest.raises(
+            UserError, match=f"^the echo was never trained without a picture.*given.kind {kind}"
+        ) as refused:
+            draw()
+        assert "\n" not in str(refused.value)
+
+
 def test_ways_that_cannot_be_gone_are_refused():
     model, x = echo(), pictures(1, 1, 8, 8)
     for options, message in [
