@@ -24,7 +24,7 @@ from task3_conditional.given import averaged, check_given, grey
 from task3_conditional.hints import HINTS
 from task3_conditional.inpainting import fill, steps_of
 from task3_conditional.measures import KINDS, by_caption, by_class
-from task3_conditional.model import COMMITTED_TEXT, RESULTS, build_diffusion, build_network, load
+from task3_conditional.model import COMMITTED_TEXT, RESULTS, build_data, build_diffusion, build_network, load
 from task3_conditional.results.edits import digits
 from task3_conditional.results.one_token import varying
 from task3_conditional.super_resolution import colourise, enlarge
@@ -34,7 +34,7 @@ STAGE = Path(__file__).parents[1]
 
 def test_the_committed_models_are_small_and_in_bfloat16():
     paths = sorted(RESULTS.glob("*.safetensors"))
-    assert {path.stem for path in paths} == {"digits", "captions", "inpaint", "sr", "colour", "controlnet"}
+    assert {path.stem for path in paths} == {"digits", "captions", "inpaint", "sr", "small7", "colour", "controlnet"}
     assert sum(path.stat().st_size for path in paths) <= 12e6
     for path in paths:
         with safe_open(path, framework="pt") as file:
@@ -140,8 +140,9 @@ def test_every_config_is_one_of_this_stage():
         kinds[path.stem] = config.given.kind
         side = config.data.size or (28 if config.data.name == "digits" else 32)
         build_diffusion(config)
+        channels = 1 if config.data.name == "digits" else 3
+        shape = build_data(config).shape if config.own_data else (channels, side, side)
         with torch.device("meta"):
-            shape = (1 if config.data.name == "digits" else 3, side, side)
             check_given(config.given, config.condition.told, shape)
             build_network(config, shape, known | {"image": config.given.channels(shape[0])})
     assert {name: kind for name, kind in kinds.items() if kind != "none"} == GIVEN
@@ -162,13 +163,16 @@ def real(n: int = 50) -> tuple[torch.Tensor, torch.Tensor]:
     return digits(n)
 
 
-@pytest.mark.parametrize("name", ["inpaint", "sr", "colour"])
-def test_a_committed_model_that_is_given_pictures_is_of_its_config(name):
+SHAPES = {"inpaint": (1, 28, 28), "sr": (1, 28, 28), "small7": (1, 7, 7), "colour": (3, 32, 32)}
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_a_committed_model_is_of_its_config(name):
     model, config = load(RESULTS / f"{name}.safetensors"), preset(name)
-    for section in ("condition", "given", "network", "schedule", "diffusion", "guidance", "sampling"):
+    for section in ("own_data", "condition", "given", "network", "schedule", "diffusion", "guidance", "sampling"):
         assert getattr(model.config, section) == getattr(config, section), section
     assert (model.config.train.steps, model.config.train.batch) == (config.train.steps, config.train.batch)
-    assert model.shape == ((3, 32, 32) if name == "colour" else (1, 28, 28))
+    assert model.shape == SHAPES[name]
 
 
 def test_the_committed_controlnet_steers_by_edges():
@@ -210,6 +214,19 @@ def test_the_committed_model_colours():
     saturated = (x.amax(1) - x.amin(1)) > 0.5
     assert ((found.amax(1) - found.amin(1))[saturated] > 0.25).double().mean() > 0.9
     assert psnr(found, x) > psnr(grey(x).expand_as(x), x) + 3
+
+
+def test_the_figures_of_the_cascade_are_consistent():
+    """Of the same n pictures: what is gained and lost is the difference of the agreements."""
+    written = json.loads((RESULTS / "cascade.json").read_text())
+    assert {"real", "drawn, scale 1.5"} < set(written["found"])
+    for found in written["found"].values():
+        for name, figures in found.items():
+            if name == "without":
+                continue
+            change = (figures["gained"] - figures["lost"]) / written["n"]
+            assert figures["judge_agreement"] - found["without"]["judge_agreement"] == pytest.approx(change)
+    assert written["found"]["drawn, scale 1.5"]["with, level 0"]["judge_agreement"] >= 0.9
 
 
 def test_the_figures_of_edits_are_consistent():
