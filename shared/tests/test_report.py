@@ -303,7 +303,7 @@ def test_a_curve_is_drawn_at_its_values():
 
 
 def test_curves_of_one_page_share_no_id_and_bring_no_style():
-    one, other = (Page(curve_svg([(1, 2.0), (2, 1.0)], EVIL, "loss", key)) for key in ("a", "b"))
+    one, other = (Page(curve_svg([(1, 200.0), (2, 1.0)], EVIL, "loss", key)) for key in ("a", "b"))
     harmless(one)
     ids = [{a["id"] for _, a in page.elements if "id" in a} for page in (one, other)]
     assert ids[0] and not ids[0] & ids[1]
