@@ -6,7 +6,7 @@ What the doctor looks for in images: values that are not those of [-1, 1], and s
 import torch
 from torch import Tensor
 
-from shared.experiments.doctor_finding import SURE, Checked, fine, unknown
+from shared.experiments.doctor_finding import SURE, Checked, fine, surely, unknown
 
 LEVEL = 2 / 255  # between two neighbouring values of 8 bits, in [-1, 1]
 TINT = 5 * LEVEL  # of 255 levels: what is just seen of a plain area
@@ -68,17 +68,18 @@ def colour(samples: Tensor, data: Tensor) -> Checked:
     """Whether the mean colours of samples are those of data, both (n, C, …) in [-1, 1].
 
     The pictures are the independent draws, so that the standard error of the difference of two means is that of their
-    means over pictures; the limit is 4 of these beyond 5 levels of 8 bits, which is what is just seen. With more
+    means over pictures; the limit is 4 of these (by Student's t more, of few) beyond 5 levels of 8 bits, which is what is just seen. With more
     samples it comes nearer to the 5 levels alone.
     """
     name, worst = "colour", None
     if min(len(samples), len(data)) < 2:
         return unknown(name, "2 samples and 2 of the data are needed")
+    sure = surely(SURE, min(len(samples), len(data)))
     here, there = colours(samples), colours(data)
     for axis, ours in here.items():
         theirs = there[axis]
         drift = (ours.mean() - theirs.mean()).item()
-        limit = TINT + SURE * (ours.var() / len(ours) + theirs.var() / len(theirs)).sqrt().item()
+        limit = TINT + sure * (ours.var() / len(ours) + theirs.var() / len(theirs)).sqrt().item()
         if worst is None or abs(drift) / limit > abs(worst[1]) / worst[2]:
             worst = axis, drift, limit
     axis, drift, limit = worst

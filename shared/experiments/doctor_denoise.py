@@ -14,7 +14,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from shared.experiments.doctor_finding import SURE, Checked, fine, unknown
+from shared.experiments.doctor_finding import SURE, Checked, fine, surely, unknown
 from shared.experiments.examined import BATCH, Cond, Examined
 from shared.schedulers.config import NoiseConfig
 from shared.schedulers.diffusion import Diffusion
@@ -84,6 +84,7 @@ def condition(found: Examined, seed: int = 0) -> Checked:
     other = turned(found.cond)
     if all(torch.equal(value, other[key]) for key, value in found.cond.items()):
         return unknown(name, "the same is said of all samples: nothing else can be told")
+    sure = surely(SURE, len(found.x0))
     gain, moved, told = torch.zeros(len(found.x0)), 0.0, 0.0
     along = across = torch.zeros(len(found.x0))
     for t, eps, xt in noised(found, seed, diffusion, HIGH):
@@ -97,8 +98,8 @@ def condition(found: Examined, seed: int = 0) -> Checked:
             across = across + (true - nothing).square().flatten(1).sum(1)
     changes = f"another condition changes the network's answer by {(moved / max(told, 1e-12)) ** 0.5:.2%}"
     certain = gain.mean().item() / max((gain.std() / len(gain) ** 0.5).item(), 1e-12)
-    measured = f"{changes}; told the truth it errs less by {certain:.1f} standard errors (limit: {SURE:.0f})"
-    if certain < SURE:
+    measured = f"{changes}; told the truth it errs less by {certain:.1f} standard errors (limit: {sure:.1f})"
+    if certain < sure:
         return ignored(measured)
     if not found.null or not across.sum() > 0:
         return fine(name, measured)
@@ -182,13 +183,14 @@ def schedule(found: Examined, seed: int = 0) -> Checked:
         if tried > 1 and (best is None or share > best[1]):
             best = words, share, error
     words, share, error = best
+    limit = max(BETTER, surely(OTHERS, len(found.x0)) * error)
     trained = found.config.schedule
     about = f"schedule {trained.name}, T {trained.T}, predict {found.diffusion.config.predict}"
     measured = (
         f"of {tried} ways to read the network, the nearest to the stated one ({about}) is {words}, whose error is "
-        f"{-share:+.1%} ± {error:.1%} (limit: {-max(BETTER, OTHERS * error):+.1%})"
+        f"{-share:+.1%} ± {error:.1%} (limit: {-limit:+.1%})"
     )
-    if share <= max(BETTER, OTHERS * error):
+    if share <= limit:
         return fine(name, measured)
     return Checked(
         name,

@@ -15,6 +15,13 @@ State = Literal["finding", "fine", "unknown"]
 SURE = 4.0
 
 
+def surely(errors: float, n: int) -> float:
+    """So many standard errors of a normal estimate, for one whose error is itself estimated of n draws: Student's t."""
+    from scipy import stats
+
+    return float(stats.t.isf(stats.norm.sf(errors), n - 1))
+
+
 @dataclass(frozen=True)
 class Checked:
     """The outcome of one check. All are sentences for a person, with numbers, units and the limit."""

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from shared.experiments.doctor_finding import SURE, Checked, fine, unknown
+from shared.experiments.doctor_finding import SURE, Checked, fine, surely, unknown
 
 UNEVEN = 0.02  # of the deviation: what a scale measured on other images of the same data may be off
 ROUNDING = 2**-9  # of a number in bfloat16, relative
@@ -43,7 +43,7 @@ def latents(z: Tensor, scaled: str = "overall") -> Checked:
         return unknown(name, "latents of 2 images are needed")
     parts = {"all": z} if scaled == "overall" else {f"channel {i}": z[:, i] for i in range(z.shape[1])}
     found = {which: (*deviation_of(part),) for which, part in parts.items()}
-    limits = {which: UNEVEN + SURE * error for which, (_, error) in found.items()}
+    limits = {which: UNEVEN + surely(SURE, len(z)) * error for which, (_, error) in found.items()}
     worst = max(found, key=lambda which: abs(found[which][0] - 1) / limits[which])
     (deviation, error), limit = found[worst], limits[worst]
     measured = (
