@@ -260,6 +260,15 @@ def test_what_is_no_picture_is_named(tmp_path, content):
         read_picture(path, "a")
 
 
+def test_other_formats_and_too_many_pixels_are_refused_before_they_are_decoded(tmp_path):
+    Image.new("L", (4, 4)).save(tmp_path / "a.png", format="BMP")
+    with pytest.raises(UserError, match="a.png.*neither PNG, JPEG, GIF nor WebP"):
+        read_picture(tmp_path / "a.png", "a")
+    Image.new("1", (5100, 5000)).save(tmp_path / "b.png")  # some kilobytes
+    with pytest.raises(UserError, match="b.png.*5100 x 5000 pixels"):
+        read_picture(tmp_path / "b.png", "b")
+
+
 def test_a_film_of_too_many_frames_and_a_cut_picture_are_named(tmp_path):
     Image.frombytes("L", (64, 64), os.urandom(64 * 64)).save(tmp_path / "long.png")
     (tmp_path / "cut.png").write_bytes((tmp_path / "long.png").read_bytes()[:2000])
@@ -343,8 +352,8 @@ def test_a_run_is_shown_with_what_may_stand_beside_it(here):
     run = make("mine")
     evaluation(run, 4.25)
     (run / "samples").mkdir()
-    Image.new("L", (4, 4), 7).save(run / "samples" / "step-00000009.png")
-    Image.new("L", (4, 4), 8).save(run / "samples" / "step-00000010.png")
+    Image.new("L", (4, 4), 7).save(run / "samples" / "step-9.png")
+    Image.new("L", (4, 4), 8).save(run / "samples" / "step-10.png")  # as numbers, not as text
     film(run / "samples" / "training.gif")
     make("other", state="failed", reason="it broke")
     page = made(here / "a.html", "--stage", "task1")
