@@ -161,7 +161,10 @@ def connect(address: str | None, folder: Path) -> Path | None:
         ray.init(address="local", include_dashboard=False, _temp_dir=str(path), **quiet)
         return path
     except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
-        where = f"no Ray cluster answers at {address}" if address else "Ray cannot be started"
+        where = "Ray cannot be started"
+        if address:
+            token = "" if "RAY_AUTH_MODE" in os.environ else " (or it wants a token: set RAY_AUTH_MODE=token)"
+            where = f"no Ray cluster answers at {address}{token}"
         if path:
             shutil.rmtree(path, ignore_errors=True)
         raise UserError(f"{where}: {str(error)[:300]}") from None

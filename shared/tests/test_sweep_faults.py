@@ -218,7 +218,9 @@ def test_a_stopped_sweep_saves_its_trainings_and_goes_on(tmp_path, number):
     assert again[: len(values)] == values and len({trial["values"]["optimizer.lr"] for trial in again}) == 4
 
 
-def test_a_cluster_that_is_there_is_used_and_left_as_it_was(tmp_path, tmp_path_factory):
+def test_a_cluster_that_is_there_is_used_and_left_as_it_was(tmp_path, monkeypatch):
+    monkeypatch.setenv("RAY_AUTH_MODE", "token")
+    monkeypatch.setenv("RAY_AUTH_TOKEN", 64 * "5")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
