@@ -3,11 +3,10 @@
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
 from torch.utils.data import Dataset
 
 from shared.conditions.known import with_text
-from shared.experiments.examined import Asked, Cond, Examined, look, parses, said, scale_of, seen
+from shared.experiments.examined import Asked, Examined, look, parses, said, scale_of, seen
 from shared.latents.spaces import Pixels
 from task5_video.config import stored
 from task5_video.data import load_clips
@@ -30,7 +29,7 @@ def examine(source: Path, asked: Asked) -> Examined:
         data = load_clips(config)
         return with_text(config.text, data, "cpu", model.source)[0] if "text" in config.condition.told else data
 
-    found = Examined(config, model.source, model.network, model.diffusion)
+    found = Examined(config, model.source, model.network, model.diffusion, cost=CLIP)
     look(found, config.own_data, build, Asked(max(2, asked.n // CLIP), asked.seed, asked.trust))
     found.cond = said(found, [key for known in model.network.said for key in known.keys])
     found.null = model.null if config.condition.dropout else None
@@ -38,10 +37,5 @@ def examine(source: Path, asked: Asked) -> Examined:
         found.x0 = by_frames(lambda frames: seen(model.space, frames, asked.seed), found.images)
     if not isinstance(model.space, Pixels):
         found.scaled = scale_of(config.latents)
-
-    def sample(n: int, cond: Cond, seed: int) -> Tensor:
-        count = max(2, n // CLIP)
-        return model.sample(count, {name: value[:count] for name, value in cond.items()} or None, seed)
-
-    found.sample = sample
+    found.sample = model.sample
     return found

@@ -68,7 +68,8 @@ def colour(samples: Tensor, data: Tensor) -> Checked:
     """Whether the mean colours of samples are those of data, both (n, C, …) in [-1, 1].
 
     The pictures are the independent draws, so that the standard error of the difference of two means is that of their
-    means over pictures; the limit is 4 of these (by Student's t more, of few) beyond 5 levels of 8 bits, which is what is just seen. With more
+    means over pictures; the limit is 4 of these (by Student's t more, of few) beyond 5 levels of 8 bits, which is what
+    is just seen. With more
     samples it comes nearer to the 5 levels alone.
     """
     name, worst = "colour", None

@@ -24,6 +24,7 @@ NOISE = (0.5, 1.0, 2.0, 4.0)  # over signal: levels that all schedules pass thro
 HIGH = (1.0, 2.0, 4.0)  # where the condition has most to say
 WEAK = 1.1  # the best guidance scale on the data, at most
 CLOCKS = (0.5, 0.8, 0.9, 1.1, 1.25, 2.0)  # factors of the time that a network is told
+LEAST = 8  # samples, to tell anything
 MOST = 96  # samples on which the ways are tried: what costs time
 BETTER = 0.005  # of the error: that another way has to save before it is said
 OTHERS = 4.5  # standard errors: some thirty ways are tried, so that chance has thirty times to win
@@ -79,8 +80,8 @@ def condition(found: Examined, seed: int = 0) -> Checked:
     The limit is 4 standard errors beyond 1.1.
     """
     name, diffusion = "condition", found.diffusion
-    if len(found.x0) < 8:
-        return unknown(name, f"{len(found.x0)} samples of the data: 8 are needed")
+    if len(found.x0) < LEAST:
+        return unknown(name, f"{len(found.x0)} samples of the data: {LEAST} are needed")
     other = turned(found.cond)
     if all(torch.equal(value, other[key]) for key, value in found.cond.items()):
         return unknown(name, "the same is said of all samples: nothing else can be told")
@@ -167,10 +168,10 @@ def schedule(found: Examined, seed: int = 0) -> Checked:
     sigmoid_alpha_bar are so alike that a network trained on one is 0.2 % worse on the other.
     """
     name, known = "schedule", {}
-    if len(found.x0) < 8:
-        return unknown(name, f"{len(found.x0)} samples of the data: 8 are needed")
-    some = {key: value[:MOST] for key, value in found.cond.items()}
-    found = replace(found, x0=found.x0[:MOST], cond=some)
+    if len(found.x0) < LEAST:
+        return unknown(name, f"{len(found.x0)} samples of the data: {LEAST} are needed")
+    most = max(LEAST, MOST // found.cost)
+    found = replace(found, x0=found.x0[:most], cond={key: value[:most] for key, value in found.cond.items()})
     tried, best, stated = 0, None, None
     for words, diffusion, clock in ways(found.config.schedule, found.diffusion):
         each = errors(found, diffusion, clock, seed, known)

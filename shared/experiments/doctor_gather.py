@@ -77,8 +77,8 @@ def of_model(found: Examined, samples: int, seed: int) -> list[Checked]:
         return ask() if ready else unknown(name, reason)
 
     def colour() -> Checked:
-        cond = {key: value[:samples] for key, value in found.cond.items()}
-        count = min(samples, *(len(value) for value in cond.values()), samples)
+        count = min(max(2, samples // found.cost), len(found.images))
+        cond = {key: value[:count] for key, value in found.cond.items()}
         return doctor_data.colour(found.sample(count, cond, seed), found.images)
 
     denoises = found.diffusion is not None and found.x0 is not None

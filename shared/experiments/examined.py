@@ -57,6 +57,8 @@ class Examined:
     """what says nothing; None where the network has not been trained on that"""
     sample: Callable[[int, Cond, int], Tensor] | None = None
     """(n, cond, seed) -> what the model makes of as many conditions, (n, C, H, W) or (n, C, F, H, W), in [-1, 1]"""
+    cost: int = 1
+    """how many images a sample costs as much as: so many fewer are drawn and asked about"""
     codes: tuple[Tensor, int] | None = None
     """of a codebook: the numbers of the nearest codes, and how many codes there are"""
     unknown: dict[str, str] = field(default_factory=dict)

@@ -89,7 +89,7 @@ def test_nothing_is_found_in_a_committed_curve(path):
 @pytest.mark.slow
 @pytest.mark.parametrize("path", MODELS, ids=lambda path: f"{path.parts[-3]}-{path.stem}")
 def test_nothing_is_found_in_a_committed_model(path):
-    ended = call(path, "--format", "json")
+    ended = call(path, "--format", "json", "--trust", "true")  # a data set may be a class of a stage's own
     if path.name == PART:
         assert ended.status == 2 and len(ended.err.splitlines()) == 1
         return
@@ -120,7 +120,7 @@ def test_a_committed_model_is_examined():
     ids=str,
 )
 def test_a_schedule_that_is_not_the_trained_one_is_found(tmp_path, change):
-    ended = call(copy(tmp_path / "edited.safetensors", **change), "--samples", 0, "--n", 64)
+    ended = call(copy(tmp_path / "edited.safetensors", **change), "--samples", 0, "--n", 48)
     assert ended.status == 1 and "FINDING  schedule" in ended.out
     assert all(f"  {line}: " in ended.out for line in ("measured", "why", "change"))
 
