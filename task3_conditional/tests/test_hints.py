@@ -51,6 +51,14 @@ def test_what_has_no_edge_shows_none(kind):
     assert (HINTS[kind](flat) == -1).all() and (HINTS[kind](ramp) == -1).all()
 
 
+@pytest.mark.parametrize("step, shown", [(0.24, False), (0.36, True)])
+def test_a_step_of_a_sixth_of_the_range_is_an_edge_and_one_of_an_eighth_is_none(step, shown):
+    """Sobel's operator makes of a step half of it a pixel, on either side."""
+    x = torch.zeros(1, 1, 8, 8)
+    x[..., 4:] = step
+    assert (edges(x) > 0).any() == shown
+
+
 def test_slopes_are_those_of_scipy():
     x = digits(3)
     across, down = slopes(x)
@@ -94,6 +102,11 @@ def test_the_mask_is_the_shape_itself_also_of_a_dark_blue():
     blue = square(channels=3)
     blue[:, :2] = -1
     assert torch.equal(mask(blue) > 0, square() > 0) and torch.equal(mask(square()) > 0, square() > 0)
+
+
+def test_the_mask_parts_greys_at_the_middle():
+    greys = torch.tensor([-0.3, -0.1, 0.1, 0.3]).expand(1, 1, 2, 4)
+    assert mask(greys)[0, 0, 0].tolist() == [-1, -1, 1, 1]
 
 
 def test_scribbles_are_thick_connected_lines_near_the_edges():
