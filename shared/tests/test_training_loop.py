@@ -3,6 +3,7 @@
 import os
 import resource
 import signal
+import time
 from dataclasses import replace
 
 import numpy as np
@@ -544,3 +545,29 @@ def test_two_parts_are_resumed_bit_for_bit(tmp_path):
         list(train(again, data(), replace(CONFIG, steps=6), Run(run.folder), resume=latest))
         for one, other in zip(whole, again, strict=True):
             assert all(torch.equal(a, b) for a, b in zip(one.model.parameters(), other.model.parameters(), strict=True))
+
+
+class Slow(Dataset):
+    """Samples that take a while to load."""
+
+    def __init__(self, seconds: float):
+        self.data, self.seconds = data(), seconds
+
+    def __len__(self):
+        return len(self.data)
+
+    def __getitem__(self, i):
+        time.sleep(self.seconds)
+        return self.data[i]
+
+
+def test_how_long_a_training_waits_for_data_is_recorded(tmp_path):
+    """Of loads in the process itself, the seconds are known; of data in memory next to none are spent."""
+    slow, quick = Run(tmp_path / "slow"), Run(tmp_path / "quick")
+    fit(slow, part(), dataset=Slow(0.02), steps=3, workers=0)
+    fit(quick, part(), steps=3)
+    batch = CONFIG.batch * CONFIG.accumulate
+    for figures in slow.figures.values():
+        step = batch / figures["images_per_second"]
+        assert 0.02 * batch <= figures["waiting"] * step < step
+    assert all(0 <= figures["waiting"] < slow.figures[n]["waiting"] for n, figures in quick.figures.items())
