@@ -266,10 +266,11 @@ def work(sweep: Sweep, address: str | None) -> None:
     """Run what is left of a sweep, and leave nothing of Ray behind."""
     steps = check_space(sweep.config, sweep.base).train.steps
     shutil.rmtree(sweep.folder / "ray", ignore_errors=True)
-    path = None
-    before = signal.signal(signal.SIGTERM, lambda *_: os.kill(os.getpid(), signal.SIGINT))  # Tune handles that one
+    path, before = None, signal.getsignal(signal.SIGTERM)
     try:
         path = connect(address, sweep.folder)
+        # Tune handles that one; set here, as Ray sets its own while it connects, which aborts
+        signal.signal(signal.SIGTERM, lambda *_: os.kill(os.getpid(), signal.SIGINT))
         check_fits(sweep)
         tune_trials(sweep, steps)
     finally:

@@ -287,7 +287,7 @@ def test_a_record_says_that_asha_stopped_it_and_a_finished_one_that_it_finished(
         ("interrupted", reason),  # killed: it said running, and nobody trained it
         ("finished", None),
     ]
-    assert [row.state for row in outcome(sweep)][:1] == ["finished"]
+    assert (outcome(sweep)[0].state, outcome(sweep)[0].figure) == ("finished", 2.0)
 
 
 def test_a_trial_without_an_end_is_not_said_to_have_one(tmp_path):
@@ -328,6 +328,7 @@ def test_asha_stops_what_is_worse_and_knows_it_again_after_a_kill(tmp_path):
     assert report(halving, 1, 2, 2.0) == "STOP"
     assert json.loads((sweep.folder / "trials.json").read_text())["trials"][1]["stopped"] == 2
     assert report(halving, 2, 2, 0.5) == "CONTINUE"
+    assert report(halving, 0, 8, 0.1) == "CONTINUE"
     assert report(halving, 2, 8, 99.0) == "CONTINUE"  # at its end it has finished, however badly
 
     trained(sweep, 0, [9.0, 1.0], "running")
