@@ -126,6 +126,11 @@ def test_low_keeps_the_means_of_squares_and_nothing_finer():
     torch.testing.assert_close(same, torch.full((1, 3, 10, 7), 0.25))
 
 
+def test_low_rounds_up_the_size_of_what_is_no_multiple():
+    halves = torch.tensor([-1.0] * 3 + [1.0] * 3).expand(1, 1, 6, 6)  # two small pixels wide, not one
+    assert low(halves)[..., 0].unique().tolist() == [-1] and low(halves)[..., -1].unique().tolist() == [1]
+
+
 def test_drawn_hints_lose_their_greys_and_must_show_something():
     drawn = torch.tensor([[[-1.0, -0.2], [0.3, 1.0]]])
     assert as_hint("edges", drawn).tolist() == [[[-1, -1], [1, 1]]] and torch.equal(as_hint("low", drawn), drawn)
