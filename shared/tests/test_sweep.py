@@ -271,6 +271,9 @@ def test_the_table_tells_apart_how_trials_ended(tmp_path):
     assert lines[3] == "s-1,0.1,[3],stopped by ASHA at step 2,2,0.5"
     assert "failed: the loss \\| is not finite" in (sweep.folder / "trials.md").read_text()
     assert (sweep.folder / "parallel.png").read_bytes().startswith(b"\x89PNG")
+    sweep.trials[3].failed, sweep.trials[3].stopped = None, 1
+    trained(sweep, 3, [0.1], "interrupted")
+    assert [row.trial.number for row in outcome(sweep)] == [2, 0, 1, 3]  # nor the best of those that were stopped
     sweep.config.mode = "max"
     assert [row.trial.number for row in outcome(sweep)] == [0, 2, 1, 3]
 
@@ -357,6 +360,8 @@ def test_a_resumed_search_first_takes_what_was_not_finished_then_what_is_new(tmp
     assert known == [0.5]
     assert [second.suggest(f"b{n}")["name"] for n in range(3)] == [names[0], names[2], "s-3"]
     assert [trial.values for trial in again.trials[:3]] == values
+    told = [trial.params for trial in second.tpe._ot_study.get_trials() if trial.state.name == "RUNNING"]
+    assert told == [values[0], values[2], again.trials[3].values]  # what Optuna learns from is what was tried
     assert second.suggest("b3") == Searcher.FINISHED
     on_disk = yaml.safe_load((again.folder / "configs" / "s-2.yaml").read_text())
     assert on_disk["optimizer"]["lr"] == values[2]["optimizer.lr"]
