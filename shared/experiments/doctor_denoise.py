@@ -107,9 +107,9 @@ def condition(found: Examined, seed: int = 0) -> Checked:
     best = (along.sum() / across.sum()).item()
     error = ((along - best * across).std() * len(along) ** 0.5 / across.sum()).item()
     measured += (
-        f"; the guidance scale that fits the data best is {best:.2f} ± {error:.2f} (limit: {WEAK + SURE * error:.2f})"
+        f"; the guidance scale that fits the data best is {best:.2f} ± {error:.2f} (limit: {WEAK + sure * error:.2f})"
     )
-    return ignored(measured) if best > WEAK + SURE * error else fine(name, measured)
+    return ignored(measured) if best > WEAK + sure * error else fine(name, measured)
 
 
 def ignored(measured: str) -> Checked:

@@ -84,6 +84,7 @@ def test_a_tint_is_found_where_brightness_alone_would_hide_it(channel, tint):
 
 def test_samples_of_the_data_have_no_drift():
     assert not [s for s in SEEDS if found(colour(pictures(s), pictures(s + 1000, 256)))]
+    assert not [s for s in SEEDS if found(colour(pictures(s, 12), pictures(s + 1000, 2000)))]  # few may be far off
     clips = pictures(0)[:, :, None].expand(-1, -1, 4, -1, -1)
     assert colour(clips, clips).state == "fine"
 
@@ -212,7 +213,7 @@ def test_channels_are_looked_at_where_each_was_to_be_scaled():
 
 
 def test_the_error_of_a_deviation_is_its_spread_over_draws():
-    several = [deviation_of(drawn(s)) for s in SEEDS]
+    several = [deviation_of(drawn(s) + 3 * drawn(s)[:, :1, :1, :1] + 3) for s in SEEDS]
     spread = torch.tensor([deviation for deviation, _ in several]).std().item()
     assert sum(error for _, error in several) / len(several) == pytest.approx(spread, rel=0.2)
     shifted = drawn(0) + 3
