@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 from shared.errors import UserError
-from shared.experiments import sweep, sweep_space
+from shared.experiments import sweep, sweep_child, sweep_space
 from shared.experiments.history import Run, find_runs
 from shared.experiments.sweep_config import Dimension, SweepConfig, read_sweep
 from shared.experiments.sweep_outcome import Scale, note_stopped, outcome, table, write_outcome
@@ -422,3 +422,24 @@ def test_a_run_is_read_whatever_its_stage(tmp_path):
     folder = trained(sweep, 0, [1.0])
     folder.parent.rename(folder.parent.with_name("task2-autoencoder"))
     assert isinstance(sweep.run(sweep.trials[0]), Run) and sweep.figure(sweep.trials[0]) == (1, 1.0)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="Linux alone tells a process that its parent has ended")
+def test_a_training_ends_with_what_began_it_however_that_ends():
+    child = [sys.executable, "-c", "import os, time; print(os.getpid(), flush=True); time.sleep(60)"]
+    code = (
+        "import os, subprocess, sys, time\n"
+        f"subprocess.Popen([sys.executable, '-I', '-S', {sweep_child.__file__!r}, str(os.getpid()), *{child!r}])\n"
+        "time.sleep(60)"
+    )
+    parent = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    process = Path("/proc") / parent.stdout.readline().strip()
+    assert process.exists()
+    parent.kill()
+    parent.wait()
+    until = time.monotonic() + 5
+    while process.exists() and (process / "stat").read_text().rpartition(")")[2].split()[0] != "Z":
+        assert time.monotonic() < until, "it lives on"
+        time.sleep(0.02)
+    orphan = [sys.executable, sweep_child.__file__, "1", *child]  # begun by one that has ended since
+    assert subprocess.run(orphan, capture_output=True, timeout=5).returncode == 128 + 15
