@@ -3,7 +3,8 @@
 from pathlib import Path
 from typing import Any
 
-from shared.experiments.examined import Asked, Examined, codes_of, look, parses, scale_of, seen
+from shared.experiments.examined import Asked, Examined, look, parses
+from shared.experiments.examined_latents import codes_of, scale_of, seen
 from shared.training.checkpoint import read_facts
 from shared.training.weights import newest
 from task2_latent.config import autoencoder_config, latent_config

@@ -8,7 +8,8 @@ from torch.utils.data import Dataset
 from shared.cli import build_own
 from shared.conditions.known import with_text
 from shared.datasets import load as load_data
-from shared.experiments.examined import Asked, Examined, codes_of, look, parses, said, scale_of, seen
+from shared.experiments.examined import Asked, Examined, look, parses, said
+from shared.experiments.examined_latents import codes_of, scale_of, seen
 from shared.latents.spaces import Pixels
 from shared.training.checkpoint import read_facts
 from task4_dit.config import stored

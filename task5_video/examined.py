@@ -6,7 +6,8 @@ from typing import Any
 from torch.utils.data import Dataset
 
 from shared.conditions.known import with_text
-from shared.experiments.examined import Asked, Examined, look, parses, said, scale_of, seen
+from shared.experiments.examined import Asked, Examined, look, parses, said
+from shared.experiments.examined_latents import scale_of, seen
 from shared.latents.spaces import Pixels
 from task5_video.config import stored
 from task5_video.data import load_clips

@@ -13,8 +13,6 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from shared.blocks.autoencoder import Autoencoder
-from shared.blocks.bottlenecks import VQ
 from shared.cli import Own
 from shared.errors import UserError
 from shared.schedulers.diffusion import Diffusion, Network
@@ -121,29 +119,6 @@ def look(found: Examined, own: Own | None, build: Callable[[], Dataset], asked: 
         found.cond = {}
 
 
-@torch.no_grad()
-def codes_of(autoencoder: Autoencoder, images: Tensor | None) -> tuple[Tensor, int] | None:
-    """The codes that images (n, C, H, W) fall to, and how many there are; None where there is no codebook."""
-    bottleneck = autoencoder.bottleneck
-    if images is None or not isinstance(bottleneck, VQ):
-        return None
-    numbers = [bottleneck.indices(autoencoder.encode(part)).flatten() for part in images.split(BATCH)]
-    return torch.cat(numbers), bottleneck.config.codes
-
-
-@torch.no_grad()
-def seen(space: Any, images: Tensor, seed: int) -> Tensor:
-    """What a network sees of images (n, C, H, W): pixels as they are, or latents, drawn by a seed."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        return torch.cat([space.draw(space.encode(part)) for part in images.split(BATCH)])
-
-
 def said(found: Examined, keys: list[str]) -> Cond:
     """Of what the data says, what a network reads."""
     return {name: found.cond[name] for name in keys if name in found.cond}
-
-
-def scale_of(latents: Any) -> str:
-    """What the scale of a `LatentsConfig` is to make 1."""
-    return "channels" if latents.scale == "channels" else "overall"
