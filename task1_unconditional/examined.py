@@ -1,9 +1,9 @@
-"""A model of stage 1 for the command `doctor`: see `shared.experiments.examined`."""
+"""A model of stage 1 for the command `doctor`: see `shared.experiments.doctor.examined`."""
 
 from pathlib import Path
 from typing import Any
 
-from shared.experiments.examined import Asked, Examined, look, parses
+from shared.experiments.doctor.examined import Asked, Examined, look, parses
 from task1_unconditional.config import model_config
 from task1_unconditional.model import build_data, load
 

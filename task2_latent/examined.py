@@ -1,10 +1,10 @@
-"""The two models of stage 2 for the command `doctor`: see `shared.experiments.examined`."""
+"""The two models of stage 2 for the command `doctor`: see `shared.experiments.doctor.examined`."""
 
 from pathlib import Path
 from typing import Any
 
-from shared.experiments.examined import Asked, Examined, look, parses
-from shared.experiments.examined_latents import codes_of, scale_of, seen
+from shared.experiments.doctor.examined import Asked, Examined, look, parses
+from shared.experiments.doctor.examined_latents import codes_of, scale_of, seen
 from shared.training.checkpoint import read_facts
 from shared.training.weights import newest
 from task2_latent.config import autoencoder_config, latent_config

@@ -1,4 +1,4 @@
-"""A model of stage 3 for the command `doctor`: see `shared.experiments.examined`."""
+"""A model of stage 3 for the command `doctor`: see `shared.experiments.doctor.examined`."""
 
 from pathlib import Path
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 from torch.utils.data import Dataset
 
 from shared.conditions.known import with_text
-from shared.experiments.examined import Asked, Examined, look, parses, said
+from shared.experiments.doctor.examined import Asked, Examined, look, parses, said
 from task3_conditional.config import model_config
 from task3_conditional.given import shown
 from task3_conditional.model import build_data, load

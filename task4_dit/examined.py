@@ -1,4 +1,4 @@
-"""A model of stage 4 for the command `doctor`: see `shared.experiments.examined`."""
+"""A model of stage 4 for the command `doctor`: see `shared.experiments.doctor.examined`."""
 
 from pathlib import Path
 from typing import Any
@@ -8,8 +8,8 @@ from torch.utils.data import Dataset
 from shared.cli import build_own
 from shared.conditions.known import with_text
 from shared.datasets import load as load_data
-from shared.experiments.examined import Asked, Examined, look, parses, said
-from shared.experiments.examined_latents import codes_of, scale_of, seen
+from shared.experiments.doctor.examined import Asked, Examined, look, parses, said
+from shared.experiments.doctor.examined_latents import codes_of, scale_of, seen
 from shared.latents.spaces import Pixels
 from shared.training.checkpoint import read_facts
 from task4_dit.config import stored

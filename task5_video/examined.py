@@ -1,4 +1,4 @@
-"""A model of stage 5 for the command `doctor`: see `shared.experiments.examined`."""
+"""A model of stage 5 for the command `doctor`: see `shared.experiments.doctor.examined`."""
 
 from pathlib import Path
 from typing import Any
@@ -6,8 +6,8 @@ from typing import Any
 from torch.utils.data import Dataset
 
 from shared.conditions.known import with_text
-from shared.experiments.examined import Asked, Examined, look, parses, said
-from shared.experiments.examined_latents import scale_of, seen
+from shared.experiments.doctor.examined import Asked, Examined, look, parses, said
+from shared.experiments.doctor.examined_latents import scale_of, seen
 from shared.latents.spaces import Pixels
 from task5_video.config import stored
 from task5_video.data import load_clips

@@ -14,9 +14,10 @@ from unittest import mock
 
 import yaml
 
-from shared.experiments import sweep, sweep_space
 from shared.experiments.config import RunConfig
 from shared.experiments.run import RunRecord, record_evaluation
+from shared.experiments.sweep import command as sweep
+from shared.experiments.sweep import space as sweep_space
 from shared.files import read_json, write_text
 from shared.options import TrainingOptions
 from shared.training.config import Rate

@@ -17,10 +17,10 @@ import pytest
 import yaml
 from PIL import Image
 
-from shared.experiments import doctor
-from shared.experiments.doctor_gather import examine
-from shared.experiments.doctor_model import latents
-from shared.experiments.examined import Asked
+from shared.experiments.doctor import command as doctor
+from shared.experiments.doctor.examined import Asked
+from shared.experiments.doctor.gather import examine
+from shared.experiments.doctor.model import latents
 from shared.tests import made_runs
 from shared.training.checkpoint import read_facts, read_tensors, write_checkpoint
 from shared.training.state import prefixed
@@ -257,5 +257,5 @@ def test_a_network_of_ones_own_is_not_built(tmp_path):
 
 
 def test_help_needs_no_torch():
-    program = "import sys; from shared.experiments import doctor; sys.exit('torch' in sys.modules)"
+    program = "import sys; from shared.experiments.doctor import command; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0

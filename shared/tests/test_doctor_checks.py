@@ -9,10 +9,10 @@ import math
 import pytest
 import torch
 
-from shared.experiments.doctor_curves import discriminator, falling, loader
-from shared.experiments.doctor_data import colour, value_range
-from shared.experiments.doctor_finding import as_facts, as_text, findings
-from shared.experiments.doctor_model import apart, codebook, deviation_of, latents, weights
+from shared.experiments.doctor.curves import discriminator, falling, loader
+from shared.experiments.doctor.data import colour, value_range
+from shared.experiments.doctor.finding import as_facts, as_text, findings
+from shared.experiments.doctor.model import apart, codebook, deviation_of, latents, weights
 
 SEEDS = range(100)
 

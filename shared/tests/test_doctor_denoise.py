@@ -10,8 +10,8 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from shared.experiments.doctor_denoise import condition, schedule, time_at
-from shared.experiments.examined import Examined
+from shared.experiments.doctor.denoise import condition, schedule, time_at
+from shared.experiments.doctor.examined import Examined
 from shared.schedulers.config import DiffusionConfig, NoiseConfig
 from shared.schedulers.diffusion import Diffusion, expand
 from shared.schedulers.noise import NoiseSchedule

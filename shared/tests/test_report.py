@@ -14,12 +14,14 @@ import pytest
 from PIL import Image
 
 from shared.errors import UserError
-from shared.experiments import comparison, report, report_stages
+from shared.experiments import comparison
 from shared.experiments.protocol import differences
-from shared.experiments.report_curves import curve_svg
-from shared.experiments.report_page import HERE
-from shared.experiments.report_pictures import png, read_picture
-from shared.experiments.report_text import read_readme, render
+from shared.experiments.report import command as report
+from shared.experiments.report import stages as report_stages
+from shared.experiments.report.curves import curve_svg
+from shared.experiments.report.page import HERE
+from shared.experiments.report.pictures import png, read_picture
+from shared.experiments.report.text import read_readme, render
 from shared.tests.commands import call
 from shared.tests.made_evaluations import evaluation, make, published
 
@@ -133,7 +135,7 @@ def test_nothing_of_the_page_runs_or_loads(whole):
     harmless(whole)
     policies = [a["content"] for a in whole.all("meta") if a.get("http-equiv") == "Content-Security-Policy"]
     assert len(policies) == 1 and policies[0].startswith("default-src 'none'; img-src data:; style-src 'unsafe-inline'")
-    css = (HERE / "report.css").read_text()
+    css = (HERE / "page.css").read_text()
     assert "url(" not in css and "@import" not in css and "<" not in css
 
 
@@ -184,7 +186,7 @@ def test_one_stage_alone_and_the_same_bytes_from_another_process(tmp_path):
     page = made(tmp_path / "a.html", "--stage", "task4", "--folder", runs)
     accessible(page)
     assert "Stage 4" in page.text and "Stage 1:" not in page.text
-    script = "import sys; from shared.experiments.report import main\ntry: main()\n"
+    script = "import sys; from shared.experiments.report.command import main\ntry: main()\n"
     script += "except SystemExit as end: assert not end.code\nassert 'torch' not in sys.modules"
     command = [sys.executable, "-c", script, "--out", "b.html", "--stage", "task4", "--folder", "runs"]
     environment = {**os.environ, "PYTHONHASHSEED": "7", "PYTHONPATH": str(ROOT), "TZ": "Asia/Tokyo"}
@@ -202,7 +204,7 @@ def luminance(colour: str) -> float:
 
 @pytest.mark.parametrize("scheme", [0, 1], ids=["light", "dark"])
 def test_contrast(scheme):
-    blocks = re.findall(r":root \{(.*?)\}", (HERE / "report.css").read_text(), re.S)
+    blocks = re.findall(r":root \{(.*?)\}", (HERE / "page.css").read_text(), re.S)
     colours = dict(re.findall(r"--([\w-]+): (#[0-9a-f]{6});", blocks[scheme]))
     assert len(blocks) == 2 and set(colours) == set(dict(re.findall(r"--([\w-]+): (#)", blocks[0])))
     for behind in ("paper", "panel"):
@@ -212,7 +214,7 @@ def test_contrast(scheme):
 
 
 def test_sizes_of_letters_follow_the_readers_own():
-    css = (HERE / "report.css").read_text()
+    css = (HERE / "page.css").read_text()
     assert not re.findall(r"font(?:-size)?:[^;]*\d(?:px|pt)", css)
     assert "prefers-reduced-motion: reduce" in css and "@media print" in css
 
@@ -373,7 +375,7 @@ def test_reasons_are_those_of_the_protocols(here):
     """Against the real list: each refused line of stage 2's autoencoder says what `differences` says."""
     from shared.experiments.history import Evaluation
     from shared.experiments.papers import papers
-    from shared.experiments.report_figures import measured
+    from shared.experiments.report.figures import measured
 
     file = ROOT / "task2_latent/results/evaluation-autoencoder.json"
     with pytest.MonkeyPatch.context() as patch:
@@ -440,7 +442,7 @@ def test_links_out_of_a_run_are_not_followed(here):
 
 
 def test_pictures_that_there_is_no_room_for_are_counted(here, monkeypatch):
-    from shared.experiments import report_content
+    from shared.experiments.report import content as report_content
 
     for name in "ab":
         run = make(name)
@@ -448,7 +450,7 @@ def test_pictures_that_there_is_no_room_for_are_counted(here, monkeypatch):
         Image.frombytes("L", (64, 64), os.urandom(64 * 64)).save(run / "samples/step-00000001.png")
     monkeypatch.setattr(report_content.Report, "room", 6000)
     found = report_content.Report(room=6000)
-    from shared.experiments.report_runs import add_runs
+    from shared.experiments.report.runs import add_runs
 
     add_runs(found, Path("runs"))
     found.close()

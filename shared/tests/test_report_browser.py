@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from shared.experiments import report
+from shared.experiments.report import command as report
 from shared.tests.commands import call
 
 pytestmark = pytest.mark.slow

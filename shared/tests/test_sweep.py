@@ -14,11 +14,14 @@ import pytest
 import yaml
 
 from shared.errors import UserError
-from shared.experiments import sweep, sweep_child, sweep_space
 from shared.experiments.history import Run, find_runs
-from shared.experiments.sweep_config import Dimension, SweepConfig, read_sweep
-from shared.experiments.sweep_outcome import Scale, note_stopped, outcome, table, write_outcome
-from shared.experiments.sweep_state import Sweep
+from shared.experiments.sweep import child as sweep_child
+from shared.experiments.sweep import cluster
+from shared.experiments.sweep import command as sweep
+from shared.experiments.sweep import space as sweep_space
+from shared.experiments.sweep.config import Dimension, SweepConfig, read_sweep
+from shared.experiments.sweep.outcome import Scale, note_stopped, outcome, table, write_outcome
+from shared.experiments.sweep.state import Sweep
 from shared.files import write_text
 from shared.tests import sweep_stub
 from shared.tests.commands import Ended, call, record
@@ -131,7 +134,7 @@ def test_without_ray_it_says_what_to_install(tmp_path):
 
 def test_help_needs_neither_torch_nor_ray():
     slow = "{'torch', 'ray', 'optuna', 'matplotlib'}"
-    code = f"import sys; import shared.experiments.sweep; print({slow} & set(sys.modules))"
+    code = f"import sys; import shared.experiments.sweep.command; print({slow} & set(sys.modules))"
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
     assert ended.stdout.strip() == "set()", ended.stderr
 
@@ -314,7 +317,7 @@ def test_an_axis_places_values_by_their_logarithm_where_they_were_drawn_so():
 
 @need_ray
 def test_asha_stops_what_is_worse_and_knows_it_again_after_a_kill(tmp_path):
-    from shared.experiments.sweep_search import Halving
+    from shared.experiments.sweep.search import Halving
 
     stopping = {"grace": 2, "factor": 2}
     sweep = made(tmp_path, early_stopping=stopping)
@@ -344,7 +347,7 @@ def test_asha_stops_what_is_worse_and_knows_it_again_after_a_kill(tmp_path):
 def test_a_resumed_search_first_takes_what_was_not_finished_then_what_is_new(tmp_path):
     from ray.tune.search import Searcher
 
-    from shared.experiments.sweep_search import Points
+    from shared.experiments.sweep.search import Points
 
     sweep = made(tmp_path, DRAWN, search="tpe", trials=4)
     first = Points(sweep, None)
@@ -412,9 +415,9 @@ def test_what_no_machine_has_is_refused(tmp_path):
     ray = SimpleNamespace(nodes=lambda: machines)
     with mock.patch.dict(sys.modules, ray=ray):
         with pytest.raises(UserError, match="needs 1 CPU and 0.5 GPU, and no machine has that"):
-            sweep.check_fits(sweeping)
+            cluster.check_fits(sweeping)
         machines[1]["Alive"] = True
-        sweep.check_fits(sweeping)
+        cluster.check_fits(sweeping)
 
 
 def test_a_run_is_read_whatever_its_stage(tmp_path):

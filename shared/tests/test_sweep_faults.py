@@ -24,7 +24,7 @@ pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[2]
 STUB = [sys.executable, "-m", "shared.tests.sweep_stub", "sweep"]
-REAL = [sys.executable, "-m", "shared.experiments.sweep"]
+REAL = [sys.executable, "-m", "shared.experiments.sweep.command"]
 
 
 def written(folder: Path, **content: object) -> Path:

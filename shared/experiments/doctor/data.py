@@ -6,7 +6,7 @@ What the doctor looks for in images: values that are not those of [-1, 1], and s
 import torch
 from torch import Tensor
 
-from shared.experiments.doctor_finding import SURE, Checked, fine, surely, unknown
+from shared.experiments.doctor.finding import SURE, Checked, fine, surely, unknown
 
 LEVEL = 2 / 255  # between two neighbouring values of 8 bits, in [-1, 1]
 TINT = 5 * LEVEL  # of 255 levels: what is just seen of a plain area

@@ -1,6 +1,6 @@
 """Introduced in task 1; used by tasks 1, 2, 3, 4, 5.
 
-Begin a command that ends when the process which began it ends, however that ends: `sweep_child.py PARENT COMMAND …`.
+Begin a command that ends when the process which began it ends, however that ends: `child.py PARENT COMMAND …`.
 
 Linux sends the signal; elsewhere a training outlives a killed sweep, and the resumed one waits for it. SIGTERM and not
 SIGKILL, as a training saves its step before it goes. Run as a file by a bare Python, so that it costs 20 ms.

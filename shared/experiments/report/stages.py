@@ -11,9 +11,9 @@ from pathlib import Path
 
 from shared.errors import UserError
 from shared.experiments.history import Evaluation, read_metrics
-from shared.experiments.report_content import Curve, Report, Script, Stage, losses
-from shared.experiments.report_figures import Measured, measured
-from shared.experiments.report_text import first_commands, read_readme
+from shared.experiments.report.content import Curve, Report, Script, Stage, losses
+from shared.experiments.report.figures import Measured, measured
+from shared.experiments.report.text import first_commands, read_readme
 
 GROUP = "noise_to_video.stages"  # of entry points: the name of a stage -> its package
 LARGEST_TEXT = 1 << 20  # bytes of a README or a script

@@ -14,8 +14,8 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from shared.experiments.doctor_finding import SURE, Checked, fine, surely, unknown
-from shared.experiments.examined import BATCH, Cond, Examined
+from shared.experiments.doctor.examined import BATCH, Cond, Examined
+from shared.experiments.doctor.finding import SURE, Checked, fine, surely, unknown
 from shared.schedulers.config import NoiseConfig
 from shared.schedulers.diffusion import Diffusion
 from shared.schedulers.noise import NoiseSchedule

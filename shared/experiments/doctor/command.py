@@ -42,9 +42,9 @@ def doctor(
     Returns:
         0 where nothing was found, 1 where something was.
     """
-    from shared.experiments.doctor_finding import as_facts, as_text, findings
-    from shared.experiments.doctor_gather import gather
-    from shared.experiments.examined import Asked
+    from shared.experiments.doctor.examined import Asked
+    from shared.experiments.doctor.finding import as_facts, as_text, findings
+    from shared.experiments.doctor.gather import gather
 
     found = gather(target, Asked(n, seed, trust), samples, Path(folder))
     if format == "json":

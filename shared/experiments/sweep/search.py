@@ -14,9 +14,9 @@ from ray.tune.schedulers import ASHAScheduler, TrialScheduler
 from ray.tune.search import Searcher
 from ray.tune.search.optuna import OptunaSearch
 
-from shared.experiments.sweep_config import EarlyStopping
-from shared.experiments.sweep_space import distributions, places, values_at
-from shared.experiments.sweep_state import Sweep, Trial
+from shared.experiments.sweep.config import EarlyStopping
+from shared.experiments.sweep.space import distributions, places, values_at
+from shared.experiments.sweep.state import Sweep, Trial
 from shared.experiments.tables import clean
 
 

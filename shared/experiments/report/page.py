@@ -1,7 +1,7 @@
 """Introduced in task 1; used by tasks 1, 2, 3, 4, 5.
 
 A report as one HTML page. Jinja escapes every value that the templates print; what is put in as it is are the drawings
-of `report_curves.py` and the HTML that `report_text.py` makes of a stage's own Markdown.
+of `curves.py` and the HTML that `text.py` makes of a stage's own Markdown.
 """
 
 from pathlib import Path
@@ -14,9 +14,9 @@ from shared.experiments.compare_tables import paper_value
 from shared.experiments.figures import FIGURES, shown
 from shared.experiments.papers import meanings
 from shared.experiments.protocol import text
-from shared.experiments.report_content import Curve, Report, Stage
-from shared.experiments.report_pictures import Picture
-from shared.experiments.report_text import render as render_text
+from shared.experiments.report.content import Curve, Report, Stage
+from shared.experiments.report.pictures import Picture
+from shared.experiments.report.text import render as render_text
 from shared.experiments.tables import amount, clean, duration
 
 HERE = Path(__file__).parent
@@ -34,9 +34,9 @@ def render(report: Report, commit: str | None = None) -> str:
     evaluated = [one for part in (*report.stages, *report.runs) for one in part.measured]
     found = environment()
     found.filters["results"] = lambda stage: results(found, stage)
-    return found.get_template("report.html.jinja").render(
+    return found.get_template("page.html.jinja").render(
         report=report,
-        css=Markup((HERE / "report.css").read_text(encoding="utf-8")),
+        css=Markup((HERE / "page.css").read_text(encoding="utf-8")),
         commit=commit,
         meanings=meanings(),
         measured_data={str(one.evaluation.protocol.get("data")) for one in evaluated},
@@ -78,14 +78,14 @@ def lines(content: str) -> Markup:
 
 def drawn(curve: Curve, key: str) -> Markup:
     """A curve as an <svg> element."""
-    from shared.experiments.report_curves import curve_svg  # slow to import
+    from shared.experiments.report.curves import curve_svg  # slow to import
 
     return Markup(curve_svg(curve.points, clean(curve.title), "training loss", key))
 
 
 def results(found: Environment, stage: Stage) -> Markup:
     """The README of a stage's results. A picture that was shown above is named, one that was not is shown."""
-    parts, count = found.get_template("report_parts.html.jinja").module, 0
+    parts, count = found.get_template("parts.html.jinja").module, 0
 
     def show(file: str, alt: str) -> str:
         nonlocal count

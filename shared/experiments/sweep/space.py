@@ -21,7 +21,7 @@ import yaml
 from shared.cli import flat, read_yaml
 from shared.errors import UserError
 from shared.experiments.axis import meant
-from shared.experiments.sweep_config import LISTS, SweepConfig
+from shared.experiments.sweep.config import LISTS, SweepConfig
 from shared.experiments.tables import value as written
 from shared.files import write_text
 from shared.options import TrainingOptions

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from filelock import FileLock, Timeout
 
 from shared.experiments.history import LOCK
-from shared.experiments.sweep_state import Sweep, Trial
+from shared.experiments.sweep.state import Sweep, Trial
 from shared.experiments.tables import Format, render
 from shared.experiments.tables import value as written
 from shared.files import read_json, write_text

@@ -18,10 +18,10 @@ from typing import Any
 
 from ray import tune
 
-from shared.experiments import sweep_child
 from shared.experiments.history import Run, is_locked, read_metrics
 from shared.experiments.prune import Target, has_checkpoint, obstacle, place, remove, version
-from shared.experiments.sweep_state import figure_of, run_of
+from shared.experiments.sweep import child
+from shared.experiments.sweep.state import figure_of, run_of
 
 POLL = 0.1  # seconds between two looks at a training
 HEARTBEAT = 2.0  # seconds after which Ray hears from a trial without news: in between it cannot be stopped
@@ -92,7 +92,7 @@ class TrialProcess(tune.Trainable):
 
     def start(self, arguments: list[str]) -> None:
         """`python -m` with these, its output added to the trial's log."""
-        command = [sys.executable, "-I", "-S", sweep_child.__file__, str(os.getpid()), sys.executable, "-m", *arguments]
+        command = [sys.executable, "-I", "-S", child.__file__, str(os.getpid()), sys.executable, "-m", *arguments]
         environment = {**os.environ, "OMP_NUM_THREADS": str(self.job.threads)}
         with (Path(self.job.folder) / "logs" / f"{self.name}.log").open("ab") as log:
             self.child = subprocess.Popen(

@@ -1,6 +1,6 @@
 """Introduced in task 1; used by tasks 1, 2, 3, 4, 5.
 
-What a report shows, as `report_stages.py` and `report_runs.py` fill it. What cannot be read is named among the
+What a report shows, as `stages.py` and `runs.py` fill it. What cannot be read is named among the
 problems, and hides nothing else. Free of torch and of matplotlib.
 """
 
@@ -12,9 +12,9 @@ from typing import Any, TypeVar
 from shared.errors import UserError
 from shared.experiments.history import Run
 from shared.experiments.papers import PaperRow
-from shared.experiments.report_figures import Measured
-from shared.experiments.report_pictures import Picture, read_picture
-from shared.experiments.report_text import Readme
+from shared.experiments.report.figures import Measured
+from shared.experiments.report.pictures import Picture, read_picture
+from shared.experiments.report.text import Readme
 
 ROOM = 12 << 20  # bytes of the page that pictures may take; those of runs come last
 T = TypeVar("T")

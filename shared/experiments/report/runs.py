@@ -11,8 +11,8 @@ from pathlib import Path
 
 from shared.errors import UserError
 from shared.experiments.history import Run, find_runs, in_stage, numbered
-from shared.experiments.report_content import Curve, Own, Report, Searched, losses
-from shared.experiments.report_figures import measured
+from shared.experiments.report.content import Curve, Own, Report, Searched, losses
+from shared.experiments.report.figures import measured
 from shared.experiments.tables import amount
 
 TRIALS, LARGEST = 500, 4 << 20  # lines of a sweep's table that are shown, and bytes of it that are read

@@ -8,7 +8,7 @@ import math
 from collections.abc import Sequence
 from statistics import fmean, variance
 
-from shared.experiments.doctor_finding import Checked, fine, unknown
+from shared.experiments.doctor.finding import Checked, fine, unknown
 
 Lines = Sequence[dict[str, float]]
 LEAST_LINES = 16  # of a curve: four in each quarter

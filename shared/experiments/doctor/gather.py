@@ -19,9 +19,12 @@ from shared.datasets.config import DataConfig
 from shared.datasets.video import load_video
 from shared.datasets.video_config import VideoConfig
 from shared.errors import UserError
-from shared.experiments import doctor_curves, doctor_data, doctor_denoise, doctor_model
-from shared.experiments.doctor_finding import Checked, unknown
-from shared.experiments.examined import Asked, Examined, Stage, drawn
+from shared.experiments.doctor import curves as doctor_curves
+from shared.experiments.doctor import data as doctor_data
+from shared.experiments.doctor import denoise as doctor_denoise
+from shared.experiments.doctor import model as doctor_model
+from shared.experiments.doctor.examined import Asked, Examined, Stage, drawn
+from shared.experiments.doctor.finding import Checked, unknown
 from shared.experiments.history import Run, open_run, read_metrics
 from shared.files import is_run
 from shared.training.checkpoint import read_facts, read_tensors

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from shared.experiments.doctor_finding import SURE, Checked, fine, surely, unknown
+from shared.experiments.doctor.finding import SURE, Checked, fine, surely, unknown
 
 UNEVEN = 0.02  # of the deviation: what a scale measured on other images of the same data may be off
 ROUNDING = 2**-9  # of a number in bfloat16, relative

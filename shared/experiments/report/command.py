@@ -13,7 +13,7 @@ from shared.cli import Parser, command
 from shared.errors import UserError
 
 if TYPE_CHECKING:
-    from shared.experiments.report_content import Report
+    from shared.experiments.report.content import Report
 
 
 @dataclass
@@ -39,9 +39,9 @@ def run() -> int:
 def gather(names: Sequence[str], folder: Path, every: bool) -> "Report":
     """Read all that the page shows: of these stages, and of their runs or of every run in the folder."""
     from shared.experiments.papers import papers
-    from shared.experiments.report_content import Report
-    from shared.experiments.report_runs import add_runs
-    from shared.experiments.report_stages import add_stages
+    from shared.experiments.report.content import Report
+    from shared.experiments.report.runs import add_runs
+    from shared.experiments.report.stages import add_stages
 
     report = Report()
     add_stages(report, names)
@@ -59,8 +59,8 @@ def write(config: ReportConfig, stages: list[str] | None) -> int:
         UserError: there is no such stage, or the page cannot lie there.
     """
     from shared.experiments.provenance import git
-    from shared.experiments.report_page import render
-    from shared.experiments.report_stages import chosen
+    from shared.experiments.report.page import render
+    from shared.experiments.report.stages import chosen
     from shared.experiments.tables import clean, size, warn
     from shared.files import write_text
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from shared.blocks.autoencoder import Autoencoder
 from shared.blocks.bottlenecks import VQ
-from shared.experiments.examined import BATCH
+from shared.experiments.doctor.examined import BATCH
 
 
 @torch.no_grad()

@@ -31,8 +31,8 @@ from shared.cli import read_yaml
 from shared.errors import UserError
 from shared.experiments.history import LOCK, Run
 from shared.experiments.run import new_folder, plain
-from shared.experiments.sweep_config import SweepConfig, read_sweep
-from shared.experiments.sweep_space import merged
+from shared.experiments.sweep.config import SweepConfig, read_sweep
+from shared.experiments.sweep.space import merged
 from shared.files import is_number, is_run, read_json, write_text
 
 SWEEPS = "sweeps"  # in the folder of all runs, where stages have theirs
