@@ -21,7 +21,7 @@ PROJECT = PYPROJECT["project"]
 PACKAGES = {package["include"] for package in PYPROJECT["tool"]["poetry"]["packages"]}
 EXTRAS = PROJECT["optional-dependencies"]
 
-# Bytes of weights where they are not 8 MB: shared holds two judges, of images and of clips, and stage 3 six models
+# Bytes of weights where they are not 8 MB: shared holds two judges, of images and of clips, and stage 3 seven models
 LARGEST = {"shared": 1.5e6, "task3_conditional": 12e6}
 
 
