@@ -19,8 +19,10 @@ JSON file and the records: searcher and scheduler are told again what they had b
 
 import hashlib
 import json
+import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from glob import escape
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +60,7 @@ class Sweep:
     def __init__(self, folder: Path, config: SweepConfig, base: dict[str, Any], trials: Sequence[Trial] = ()):
         """Use `create` for a new one and `reopen` for an old one."""
         self.folder, self.config, self.base, self.trials = folder.resolve(), config, base, list(trials)
-        self.root = Path(config.folder).resolve()
+        self.root = Path(os.path.abspath(folder)).parents[1].resolve()  # also where it was moved
         self._lock = FileLock(self.folder / LOCK, timeout=0, thread_local=False)
         try:
             self._lock.acquire()
@@ -117,6 +119,12 @@ class Sweep:
         if not (folder / "trials.json").is_file():
             raise UserError(f"{folder} is not the folder of a sweep: it has no trials.json")
         facts = read_json(folder / "trials.json")
+        place = Path(os.path.abspath(folder))
+        began = facts.get("name", place.name)
+        if (place.parent.name, place.name) != (SWEEPS, began):
+            raise UserError(
+                f"{folder} is not where its runs know it: name it {SWEEPS}/{began} again, in the folder of all runs"
+            )
         if facts.get("of") != digest(folder):
             raise UserError(
                 f"{folder}: sweep.yaml or base.yaml is not as it was when the sweep began, "
@@ -135,7 +143,11 @@ class Sweep:
 
     def save(self) -> None:
         """Write down what is known of the trials."""
-        facts = {"of": digest(self.folder), "trials": [asdict(trial) for trial in self.trials]}
+        facts = {
+            "of": digest(self.folder),
+            "name": self.folder.name,
+            "trials": [asdict(trial) for trial in self.trials],
+        }
         write_text(self.folder / "trials.json", json.dumps(facts, indent=1) + "\n")
 
     def prepare(self, trial: Trial) -> None:
@@ -178,7 +190,7 @@ def digest(folder: Path) -> str:
 
 def run_of(root: Path, name: str) -> Run | None:
     """The run of a name, whatever its stage."""
-    return next((Run(path) for path in sorted(root.glob(f"*/{name}")) if is_run(path)), None)
+    return next((Run(path) for path in sorted(root.glob(f"*/{escape(name)}")) if is_run(path)), None)
 
 
 def figure_of(run: Run, figure: str, evaluated: bool, until: int | None = None) -> tuple[int, float] | None:
