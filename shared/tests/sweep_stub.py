@@ -13,6 +13,7 @@ from pathlib import Path
 from unittest import mock
 
 import yaml
+from jsonargparse.typing import PositiveInt
 
 from shared.experiments.config import RunConfig
 from shared.experiments.run import RunRecord, record_evaluation
@@ -34,7 +35,7 @@ COMMANDS = {
 class Train:
     """How long."""
 
-    steps: int = 8
+    steps: PositiveInt = 8
     log_every: int = 1
     seconds: float = 0.0
     """between two steps"""

@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import math
+import shutil
 import subprocess
 import sys
 import time
@@ -87,6 +88,12 @@ BAD = {
     "no values": ({"space": {"optimizer.lr": {"grid": []}}}, "needs values"),
     "a value twice": ({"space": {"optimizer.lr": {"grid": [0.1, 0.1]}}}, "each once"),
     "range": ({"search": "tpe", "trials": 2, "space": {"optimizer.lr": {"uniform": [2, 1]}}}, "from 2.0 to 1.0"),
+    "between": (
+        {"search": "random", "trials": 2, "space": {"train.steps": {"uniform": [2, 8]}}},
+        "train.steps = 4.2",
+    ),
+    "no text": ({"space": {True: {"grid": [1]}}}, "True in space is not the name of a field"),
+    "too many": ({"search": "tpe", "trials": 10**7, "space": {"optimizer.lr": {"choice": [1.0]}}}, "more than 10,000"),
     "log of 0": ({"search": "tpe", "trials": 2, "space": {"optimizer.lr": {"loguniform": [0, 1]}}}, "0 < first"),
     "grid of a range": ({"space": {"optimizer.lr": {"uniform": [0.1, 1]}}}, "has no grid"),
     "tpe of a grid": ({"search": "tpe", "trials": 2}, "is a grid, and search is tpe"),
@@ -243,8 +250,42 @@ def test_another_file_and_code_of_ones_own_are_not_taken_on(tmp_path):
         with mock.patch.object(sweep, "names_own_code", lambda base: True):
             assert call(sweep.main, "sweep", "--resume", sweeping.folder).says(1, "add --trust true")
         assert not work.called
-        assert call(sweep.main, "sweep", written(tmp_path, GOOD), "--resume", sweeping.folder).status == 130
+        ended = call(sweep.main, "sweep", written(tmp_path, GOOD), "--resume", sweeping.folder)
+        assert ended.status == 130 and "trials.csv" in ended.out and "parallel.png" not in ended.out
         assert work.called
+
+
+def test_a_sweep_knows_its_runs_from_everywhere_and_not_under_another_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "space.yaml").write_text(GOOD)  # its runs are in runs/, from here
+    config = read_sweep(tmp_path / "space.yaml")
+    sweep = Sweep.create("s[1]", config, sweep_space.base_of(config), config.points())
+    trained(sweep, 0, [0.5])
+    sweep.release()
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "runs").rename(tmp_path / "moved")
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    again = Sweep.reopen(Path("../moved/sweeps/s[1]"))
+    again.release()
+    assert again.run(again.trials[0]).folder == tmp_path / "moved" / "task1" / "s[1]-0"
+    assert [again.ended(trial) for trial in again.trials[:2]] == [True, False]
+    for place in ("moved/sweeps/t", "s[1]"):
+        shutil.copytree(again.folder, tmp_path / place)
+        with pytest.raises(UserError, match=r"name it sweeps/s\[1\] again"):
+            Sweep.reopen(tmp_path / place)
+
+
+@need_ray
+@need_optuna
+@pytest.mark.parametrize("metric, lines", [("loss", 1), ("lss", 2)])
+def test_early_stopping_by_what_is_not_recorded_is_said(tmp_path, metric, lines):
+    from shared.experiments.sweep.search import Told
+
+    sweep, said = made(tmp_path, early_stopping={"grace": 1, "metric": metric}), []
+    trained(sweep, 0, [0.5])
+    ended = SimpleNamespace(config={"name": "s-0"}, last_result={"state": "finished"})
+    Told(sweep, None, said.append).on_trial_complete(0, [], ended)
+    assert len(said) == lines and (lines == 1 or "recorded no lss; there are loss, step" in said[1])
 
 
 def test_a_run_with_the_name_of_a_trial_is_in_the_way(tmp_path):

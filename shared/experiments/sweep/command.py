@@ -112,7 +112,8 @@ def run() -> int:
     finally:
         sweep.release()
     print(table(sweep, rows, "terminal"), end="")
-    print(clean(f"written: {sweep.folder / 'trials.md'}, trials.csv, parallel.png"))
+    picture = ", parallel.png" if (sweep.folder / "parallel.png").exists() else ""  # nothing to draw without a figure
+    print(clean(f"written: {sweep.folder / 'trials.md'}, trials.csv{picture}"))
     if len(sweep.trials) < sweep.config.count or not all(map(sweep.ended, sweep.trials)):
         say(f"not all trials have ended; go on with: sweep --resume {shlex.quote(str(sweep.folder))}")
         return 130

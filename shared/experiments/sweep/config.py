@@ -5,6 +5,7 @@ resources, and what counts as better. Free of torch and of Ray, so that a mistak
 """
 
 import itertools
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -21,7 +22,7 @@ from shared.training.config import Seed
 
 Factor = restricted_number_type("Factor", float, [(">", 1)])
 LISTS, RANGES = ("grid", "choice"), ("uniform", "loguniform", "int", "logint")
-MOST = 10_000  # points of a grid
+MOST = 10_000  # trials
 
 
 @dataclass
@@ -50,6 +51,13 @@ class Dimension:
     def values(self) -> list[Any]:
         """Every value of a list, or the two ends of a range."""
         return list(vars(self)[self.kind])
+
+    @property
+    def examples(self) -> list[Any]:
+        """Every value of a list, or of a range its ends and, of real numbers, one that is not whole."""
+        values = self.values
+        between = [values[0] + (values[1] - values[0]) / math.e] if "uniform" in self.kind else []
+        return values + between
 
     @property
     def log(self) -> bool:
@@ -184,6 +192,8 @@ def check_once(node: yaml.Node | None, path: Path) -> None:
 
 def named(fields: dict[str, Any], where: str, path: Path) -> dict[str, Any]:
     """With underscores for hyphens, as on the command line."""
+    if other := [name for name in fields if not isinstance(name, str)]:
+        raise UserError(f"{path}: {other[0]} in {where} is not the name of a field")
     names = [name.replace("-", "_") for name in fields]
     if twice := next((name for name in names if names.count(name) > 1), None):
         raise UserError(f"{path}: {twice} is given twice in {where}: leave one of them out")
@@ -209,6 +219,8 @@ def contradiction(config: SweepConfig) -> str | None:
         return "trials are for search: random and tpe; a grid has as many as it has points: leave them out"
     if config.search != "grid" and not config.trials:
         return f"search: {config.search} needs to know how many trials"
+    if config.trials and config.trials > MOST:
+        return f"trials: {config.trials:,} is more than {MOST:,}: ask for fewer"
     if config.search == "grid" and size(config.space.values()) > MOST:
         return f"the grid has more than {MOST:,} points: say search: random"
     if config.resources.gpu > 1 and config.resources.gpu % 1:

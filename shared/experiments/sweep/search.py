@@ -152,6 +152,12 @@ class Told(tune.Callback):
         done = sum(self.sweep.ended(t) for t in self.sweep.trials)
         why = f": {mine.failed}" if mine.failed else ""
         self.say(clean(f"{name}: {state}{figure}{why} ({done} of {self.sweep.config.count})"))
+        stopping, run = self.sweep.config.early_stopping, self.sweep.run(mine)
+        if stopping and run and run.metrics and not any(stopping.metric in line for line in run.metrics):
+            known = ", ".join(sorted({figure for line in run.metrics for figure in line}))
+            self.say(
+                clean(f"{name}: early_stopping cannot compare it: it recorded no {stopping.metric}; there are {known}")
+            )
 
     def on_trial_error(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
         """What ran it is gone, and has been begun again in vain."""

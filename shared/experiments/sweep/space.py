@@ -118,7 +118,7 @@ def check_space(sweep: SweepConfig, base: dict[str, Any]) -> Any:
             raise UserError(f"space: {name} is not for a sweep to vary: it names the runs itself")
         if name not in known and not name.startswith(OWN):
             raise UserError(f"space: {sweep.command} has no field {name}{meant(name, known)}")
-        for value in dimension.values:
+        for value in dimension.examples:
             read_by(options, merged(base, {name: value}), f"space: {name} = {written(value)}")
     needs_lines = sweep.early_stopping or not sweep.evaluate
     if needs_lines and not config.train.log_every:
