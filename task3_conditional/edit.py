@@ -16,8 +16,6 @@ from task3_conditional.edit_larger import CascadeConfig, ColouriseConfig, Enlarg
 from task3_conditional.editing import EditOptions, asked, given, load_model, show
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from task3_conditional.model import Model
 
 Strength = restricted_number_type("Strength", float, [(">", 0), ("<=", 1)])
@@ -41,7 +39,8 @@ class InpaintConfig(PaintOptions):
     """Paint what is hidden of a picture."""
 
     mask: str | None = None
-    """a picture of the same size, white where the picture is to be painted anew, black where it is kept"""
+    """a picture of the same size, or of the samples', white where the picture is to be painted anew, black where it is
+    kept"""
     hide: Hidden | None = None
     """what to paint anew where no mask is given (default: right)"""
 
@@ -74,59 +73,27 @@ def painting(model: "Model", config: PaintOptions):
     told = model.config.given.kind == "mask"
     if config.method == "told" or (config.method == "auto" and told):
         if own:
-            raise UserError(f"--{' and --'.join(own)} are of RePaint, and a told model paints: add --method repaint")
+            named = f"--{' and --'.join(own)} {'is' if len(own) == 1 else 'are'}"
+            raise UserError(f"{named} for RePaint, and a told model paints: add --method repaint")
         return fill, {}
     return inpaint, own
 
 
-def read_mask(config: InpaintConfig, height: int, width: int) -> "Tensor":
-    """The mask (1, 1, H, W), true where the picture is known: of a file, as that is brought to the model's size.
-
-    Raises:
-        UserError: it is as large neither as the picture nor as the model's are, or a side is to be hidden as well.
-    """
-    import numpy as np
-    import torch
-    from PIL import Image, ImageOps
-
-    from shared.datasets.decode import displayed_size
-    from shared.datasets.held_out import HELD_OUT, read_pixels
+def inpaint(config: InpaintConfig) -> None:
+    """What is known, and n ways to paint the rest."""
     from shared.errors import UserError
+    from task3_conditional.inpainting import checked
+    from task3_conditional.masks import known_beside, read_mask
 
     if config.mask is not None and config.hide is not None:
         raise UserError("--mask and --hide both say what to paint anew: give one of them")
-    if config.mask is None:
-        hidden = torch.zeros(1, 1, height, width, dtype=torch.bool)
-        middle = slice(height // 4, height - height // 4), slice(width // 4, width - width // 4)
-        rows, columns = {
-            "left": (slice(None), slice(0, width // 2)),
-            "right": (slice(None), slice(width // 2, None)),
-            "top": (slice(0, height // 2), slice(None)),
-            "bottom": (slice(height // 2, None), slice(None)),
-            "centre": middle,
-        }[config.hide or "right"]
-        hidden[..., rows, columns] = True
-        return ~hidden
-    pixels = read_pixels(Path(config.mask), 1, None)
-    size = height, width
-    if tuple(pixels.shape[1:]) != size and not config.picture.startswith(HELD_OUT):
-        with open(config.picture, "rb") as file:
-            size = displayed_size(file)
-    if tuple(pixels.shape[1:]) != size:
-        there = f"{pixels.shape[2]}×{pixels.shape[1]}"
-        raise UserError(f"the mask {config.mask} is {there} pixels, and the picture {size[1]}×{size[0]}: resize it")
-    # as `decode` brings the picture there, but between white and black there is nothing
-    fitted = ImageOps.fit(Image.fromarray(pixels[0].numpy()), (width, height), Image.Resampling.NEAREST)
-    return torch.from_numpy(np.array(fitted))[None, None] < 128
-
-
-def inpaint(config: InpaintConfig) -> None:
-    """What is known, and n ways to paint the rest."""
-    from task3_conditional.inpainting import checked
-
     model = load_model(config, "digits" if config.method == "repaint" else "inpaint")
     paint, own = painting(model, config)
-    picture, mask = given(model, config), read_mask(config, *model.shape[1:])
+    picture, size = given(model, config), model.shape[1:]
+    if config.mask is None:
+        mask = known_beside(config.hide or "right", *size)
+    else:
+        mask = read_mask(Path(config.mask), config.picture, *size)
     checked(mask, picture)
     cond, options = asked(model, config)
     results = paint(model, cond, picture, mask, config.seed, **own, **options)

@@ -318,7 +318,9 @@ def test_a_mistake_is_one_line_and_nothing_is_written(arguments, status, parts, 
 
 def test_options_of_repaint_are_refused_where_a_told_model_paints(here):
     for options in (["--resample", 5], ["--jump", 3], ["--resample", 5, "--jump", 3]):
-        assert do_edit("inpaint", "--n", 1, "--steps", 2, *options).says(1, "of RePaint", "--method repaint")
+        assert do_edit("inpaint", "--n", 1, "--steps", 2, *options).says(
+            1, "for RePaint, and a told model paints: add --method repaint"
+        )
     assert not list(here.iterdir())
 
 
