@@ -42,7 +42,7 @@ class ControlOptions:
     hint: list[str] | str | None = None
     """pictures of what each is told, such as white edges on black; as large as the samples"""
     hint_from: list[str] | str | None = None
-    """pictures in place of --hint, of which the hints are made"""
+    """pictures of any size in place of --hint, of which the hints are made: the middle, as large as the samples"""
     control_weight: list[float] | float | None = None
     """how much each counts: 1 (the default) as in training, 0 not at all; or one for all"""
 
@@ -145,6 +145,7 @@ def read_hints(controls: "list[Control]", config: SampleConfig) -> "dict[str, Te
     Raises:
         UserError: there are not as many, or one is no such picture.
     """
+    from shared.datasets.held_out import read_picture as brought
     from shared.errors import UserError
     from task3_conditional.hints import HINTS, as_hint
 
@@ -154,10 +155,10 @@ def read_hints(controls: "list[Control]", config: SampleConfig) -> "dict[str, Te
     if len(paths) != len(controls):
         raise UserError(f"{len(controls)} controls need as many hints, one for each, and there are {len(paths)}")
     for path, control in zip(paths, controls, strict=True):
-        kind, (channels, *size) = control.config.hint, control.base.shape
+        kind, size = control.config.hint, control.base.shape[1:]
         try:
             if config.hint_from:
-                hints[kind] = HINTS[kind](read_picture(Path(path), channels, size)[None])[0]
+                hints[kind] = HINTS[kind](brought(Path(path), control.base.shape)[None])[0]
             else:
                 hints[kind] = as_hint(kind, read_picture(Path(path), control.network.channels, size))
         except ValueError as error:
@@ -173,18 +174,12 @@ def read_image(path: Path, model: "Model") -> "Tensor":
 
 def read_picture(path: Path, channels: int, size: Sequence[int]) -> "Tensor":
     """A picture (channels, H, W) in [-1, 1]. Raises UserError if it is none of the size (H, W)."""
-    from shared.datasets.decode import decode
+    from shared.datasets.held_out import read_pixels
     from shared.datasets.ranges import to_unit
     from shared.errors import UserError
 
     height, width = size
-    try:
-        with open(path, "rb") as file:
-            pixels = decode(file, channels, None)
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror or error}") from None
-    except Exception as error:  # Pillow's decoders raise whatever they trip over in a damaged file
-        raise UserError(f"{path} cannot be read as an image ({error}): give another") from None
+    pixels = read_pixels(path, channels, None)
     if tuple(pixels.shape[1:]) != (height, width):
         size = f"{pixels.shape[2]}×{pixels.shape[1]}"
         raise UserError(f"{path} is {size} pixels, and the model's images are {width}×{height}: resize it")

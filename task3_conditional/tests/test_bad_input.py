@@ -169,7 +169,7 @@ ASKED: list[tuple[str, list[object], int, list[str]]] = [
     ("told_all", ["--image", "gone.png"], 1, ["cannot read gone.png: No such file"]),
     ("told_all", ["--image", "p.png"], 1, ["p.png is 8×8 pixels, and the model's images are 4×4"]),
     ("told_all", ["--image", "none.png"], 1, ["none.png cannot be read as an image"]),
-    ("told_all", ["--image", "."], 1, ["cannot read .: Is a directory"]),
+    ("told_all", ["--image", "."], 1, ["cannot read .: it is no regular file"]),
 ]
 
 

@@ -14,6 +14,8 @@ from torch import nn
 from shared.blocks.config import UNetConfig
 from shared.conditions.config import ConditionConfig
 from shared.conditions.network import ConditionalUNet
+from shared.datasets.held_out import pictures_given
+from shared.datasets.ranges import to_uint8
 from shared.errors import UserError
 from shared.experiments import reproduce
 from shared.precision import computing_in
@@ -406,6 +408,24 @@ def test_pictures_of_any_mode_are_hints(trained, drawn, here):
     assert len(set(made)) == 1
     do_sample("--control", trained, "--hint-from", drawn / "grey.png", "--n", 2, "--gif", "false").well()
     assert Path("samples/grid.png").read_bytes() != made[0]
+
+
+@pytest.mark.parametrize("size", [(84, 84), (140, 84)], ids=str)
+def test_a_picture_of_any_size_has_its_hint_made_of_it_as_an_edited_one_is_brought_to_size(size, trained, drawn, here):
+    """Of one that is no square the middle. What a person has drawn must have the size."""
+    picture = Image.open(drawn / "grey.png").resize((84, 84))
+    whole = Image.new("L", size, 255)
+    whole.paste(picture, ((size[0] - 84) // 2, 0))
+    whole.save("photo.png")
+    pixels = to_uint8(HINTS["edges"](pictures_given(load(trained / "base.safetensors"), ("photo.png",)))[0, 0])
+    Image.fromarray(pixels.numpy()).save("edges.png")
+    made = []
+    for way, name in (("--hint-from", "photo.png"), ("--hint", "edges.png")):
+        do_sample("--control", trained, way, name, "--n", 2, "--gif", "false").well()
+        made.append(Path("samples/grid.png").read_bytes())
+    assert made[0] == made[1]
+    wide = f"photo.png is {size[0]}×84 pixels, and the model's images are 28×28"
+    assert do_sample("--control", trained, "--hint", "photo.png").says(1, wide)
 
 
 WRONG = [
