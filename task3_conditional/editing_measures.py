@@ -11,20 +11,26 @@ from shared.metrics.judge import inspect, load_judge
 from shared.metrics.loops import seam
 from shared.metrics.reconstruction import psnr
 from shared.metrics.report import check
+from task3_conditional.inpainting import mean_filled
 from task3_conditional.super_resolution import bicubic
 
 Edges = Callable[[Tensor], Tensor]  # images (N, 1, H, W) in [-1, 1] -> their edges, bool (N, 1, H, W)
 Figures = dict[str, float | None]
 
 
-def agreement(images: Tensor, labels: Tensor) -> float:
-    """The share of digits that the judge reads as what they should be, without the distances of `judge_labelled`.
+def right(images: Tensor, labels: Tensor) -> Tensor:
+    """Which digits (N, 1, H, W) the judge reads as what they should be, bool (N,).
 
     Raises:
         UserError: the judge cannot take them.
     """
     check(images)
-    return (inspect(load_judge(), images.float())[1].argmax(dim=1) == labels).double().mean().item()
+    return inspect(load_judge(), images.float())[1].argmax(dim=1) == labels
+
+
+def agreement(images: Tensor, labels: Tensor) -> float:
+    """The share of those, without the distances of `judge_labelled`."""
+    return right(images, labels).double().mean().item()
 
 
 def control_figures(
@@ -89,9 +95,7 @@ def inpainting_figures(samples: Tensor, real: Tensor, mask: Tensor, labels: Tens
     `mask` is bool (N or 1, 1, H, W), true where the pixel is known. The mean is that of the known pixels of each image.
     """
     known = mask.expand_as(real)
-    mean = (real * known).sum(dim=(1, 2, 3), keepdim=True) / known.sum(dim=(1, 2, 3), keepdim=True)
-    filled = torch.where(known, real, mean)
-    ours, plain = agreement(samples, labels), agreement(filled, labels)
+    ours, plain = agreement(samples, labels), agreement(mean_filled(real, mask), labels)
     return {
         "judge_agreement": ours,
         "judge_agreement_mean": plain,

@@ -13,6 +13,12 @@ from shared.schedulers.samplers import Step
 from task3_conditional.model import Model, batches_of
 
 
+def check_range(picture: Tensor) -> None:
+    """Raise UserError for a picture with values outside [-1, 1]."""
+    if not (picture.min() >= -1.001 and picture.max() <= 1.001):  # so put that NaN is refused too
+        raise UserError("the picture has values outside [-1, 1]: map [0, 255] there first (see ranges.to_unit)")
+
+
 def placed(model: Model, cond: Cond, picture: Tensor) -> Tensor:
     """Pictures (n or 1, C, H, W) as one for each of the n conditions, float32 on the model's device.
 
@@ -32,8 +38,7 @@ def placed(model: Model, cond: Cond, picture: Tensor) -> Tensor:
     if picture.shape[2:] != (height, width):
         size = f"{picture.shape[3]}×{picture.shape[2]}"
         raise UserError(f"the picture is {size} pixels, and the model's are {width}×{height}: resize it")
-    if not (picture.min() >= -1.001 and picture.max() <= 1.001):  # so put that NaN is refused too
-        raise UserError("the picture has values outside [-1, 1]: map [0, 255] there first (see ranges.to_unit)")
+    check_range(picture)
     if len(picture) not in (1, n):
         raise UserError(f"{n} samples need as many pictures, or one, and there are {len(picture)}")
     return picture.to(next(model.network.parameters()).device, torch.float32).expand(n, *model.shape)

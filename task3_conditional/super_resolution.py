@@ -15,6 +15,7 @@ from shared.errors import UserError
 from shared.training.data import derive
 from task3_conditional.given import averaged, enlarged, grey, lowered
 from task3_conditional.model import Model
+from task3_conditional.redrawing import check_range
 
 WITHIN = 1 / 255  # root mean square of what is left of an image's error, in [-1, 1]: half a grey level of 8 bits
 ROUNDS = 1000
@@ -65,8 +66,7 @@ def check_poor(model: Model, kind: str, poor: Tensor) -> None:
     if not poor.is_floating_point() or poor.ndim != 4 or tuple(poor.shape[1:]) != needed:
         shown = f"{poor.dtype} {'×'.join(map(str, poor.shape))}"
         raise UserError(f"the picture is {shown}, and the model takes float n×{'×'.join(map(str, needed))}: resize it")
-    if not (poor.min() >= -1.001 and poor.max() <= 1.001):  # so put that NaN is refused too
-        raise UserError("the picture has values outside [-1, 1]: map [0, 255] there first (see ranges.to_unit)")
+    check_range(poor)
 
 
 def told_besides(model: Model, cond: Cond | None, n: int) -> Cond:

@@ -13,9 +13,9 @@ from torch import Tensor
 
 from shared.errors import UserError
 from shared.files import write_text
-from shared.metrics.judge import inspect, load_judge
 from shared.metrics.report import judge_labelled
 from shared.schedulers.config import GuidanceConfig
+from task3_conditional.editing_measures import right
 from task3_conditional.given import averaged, enlarged
 from task3_conditional.model import RESULTS, Model
 from task3_conditional.model import load as load_model
@@ -55,11 +55,6 @@ def figures(samples: Tensor, labels: Tensor) -> dict[str, float]:
     judged = judge_labelled(samples, labels)
     report = judged["judged"]
     return {"judge_agreement": judged["agreement"], "judge_distance_over_floor": report["ratio"]}
-
-
-def right(samples: Tensor, labels: Tensor) -> Tensor:
-    """Which the judge reads as they should be, bool (n,)."""
-    return inspect(load_judge(), samples)[1].argmax(dim=1) == labels
 
 
 def compared(low: Tensor, labels: Tensor, plain: Model, noised: Model) -> tuple[dict[str, Any], dict[str, Tensor]]:

@@ -139,9 +139,9 @@ def hidden_half(out: Path) -> dict[str, Any]:
         found[name] = {**inpainting_figures(samples, real, mask, labels), "calls": calls, "seconds": seconds}
         rows.append(samples)
 
-    open_class = told.told(N)
+    open_class, named = told.told(N), told.told(N, label=labels.tolist())
     measure("told, class not", lambda: fill(told, open_class, real, mask), told.config.sampling.steps)
-    measure("told, class too", lambda: fill(told, told.told(N, label=labels.tolist()), real, mask), 50)
+    measure("told, class too", lambda: fill(told, named, real, mask), told.config.sampling.steps)
     for resample in (1, 2, 5, 10):
         options = {"resample": resample, "jump": 5, "steps": 25}
         measure(
