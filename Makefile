@@ -26,11 +26,13 @@ demo: .venv/.ready
 
 # A file's tests stay in one process, as they share what they have trained; one thread each, or processes would wait
 # for each other's cores.
+PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --maxprocesses 8 --dist loadfile
+
 test: .venv/.ready-dev
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --maxprocesses 8 --dist loadfile
+	$(PYTEST)
 
 test-slow: .venv/.ready-dev
-	$(BIN)/python -m pytest -q -m slow
+	$(PYTEST) -m slow
 
 lint: .venv/.ready-dev
 	$(BIN)/ruff check
