@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -197,17 +198,50 @@ def test_asha_stops_the_worse_and_what_finished_is_measured(tmp_path):
     assert "--n 7" in (measured / "evaluation.md").read_text()
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_stopped_sweep_saves_its_trainings_and_goes_on(tmp_path, number):
+@pytest.fixture
+def brief(monkeypatch):
+    """An empty folder for temporary files, whose name is short enough for Ray's sockets."""
+    with tempfile.TemporaryDirectory(dir="/tmp") as folder:
+        monkeypatch.setenv("TMPDIR", folder)
+        yield Path(folder)
+
+
+def one(process: subprocess.Popen) -> list[int]:
+    """The sweep's own process."""
+    return [process.pid]
+
+
+def group(process: subprocess.Popen) -> list[int]:
+    """A process group, as `timeout` signals it."""
+    return [-process.pid]
+
+
+def job(process: subprocess.Popen) -> list[int]:
+    """All processes, as Slurm and systemd signal them."""
+    return descendants(process.pid)
+
+
+@pytest.mark.parametrize(
+    "number, whom",
+    [(signal.SIGINT, one), (signal.SIGTERM, group), (signal.SIGTERM, job)],
+)
+def test_a_stopped_sweep_saves_its_trainings_and_goes_on(tmp_path, number, whom, brief):
     space = {"optimizer.lr": {"loguniform": [1e-3, 1.0]}}
     path = written(tmp_path, space=space, search="tpe", trials=4, overrides={"train": {"steps": 41, "seconds": 0.1}})
     first = start(STUB, path)
     wait_for(lambda: steps(tmp_path, "s-0") >= 3 and steps(tmp_path, "s-1") >= 3)
-    os.kill(first.pid, number)
+    own, begun = [pid for pid in descendants(first.pid) if pid != first.pid], time.monotonic()
+    assert list(brief.glob("sweep-*"))
+    for pid in whom(first):
+        os.kill(pid, number)
     _, err = ended(first, 130)
+    assert time.monotonic() - begun < 40 and not list(brief.glob("sweep-*"))
+    wait_for(lambda: not alive(tmp_path) and not any(Path(f"/proc/{pid}").exists() for pid in own), 20)
     assert "go on with: sweep --resume" in err and "Traceback" not in err
     kept = {run.name: run for run in find_runs(tmp_path / "runs")}
     assert {run.state for run in kept.values()} == {"interrupted"}
+    if whom is group:  # what comes after is tested by the others
+        return
     values = json.loads((tmp_path / "runs" / "sweeps" / "s" / "trials.json").read_text())["trials"]
     ended(start(STUB, "--resume", tmp_path / "runs" / "sweeps" / "s"))
     runs = list(find_runs(tmp_path / "runs"))

@@ -9,6 +9,8 @@ import shutil
 import signal
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -45,6 +47,20 @@ def scratch(folder: Path) -> Path:
     shutil.rmtree(path, ignore_errors=True)  # of a sweep that was killed
     path.mkdir(mode=0o700)
     return path
+
+
+@contextmanager
+def deaf() -> Iterator[None]:
+    """SIGTERM waits. What is started meanwhile never hears of it, and Ray's own processes should not.
+
+    `timeout` sends it to a process group, Slurm and systemd to all processes of a job. Without Ray's, this one would
+    wait a minute for Ray to answer, and be ended. In the end Ray's own shutdown follows SIGTERM by SIGKILL.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def connect(address: str | None, folder: Path) -> Path | None:
@@ -145,7 +161,7 @@ def tune_trials(sweep: Sweep, steps: int) -> None:
         cwd=str(Path.cwd()),
         module=training_module(config.command).__name__,
         evaluate=(evaluate[0], *evaluate[1]) if evaluate else (),
-        trust=names_own_code(sweep.base),
+        trust=names_own_code(sweep.base, sweep.config.space),
         figure=config.figure,
         rung=config.early_stopping.metric if config.early_stopping else None,
         threads=max(1, int(config.resources.cpu)),
@@ -185,9 +201,10 @@ def work(sweep: Sweep, address: str | None) -> None:
     shutil.rmtree(sweep.folder / "ray", ignore_errors=True)
     path, before = None, signal.getsignal(signal.SIGTERM)
     try:
-        path = connect(address, sweep.folder)
-        # Tune handles that one; set here, as Ray sets its own while it connects, which aborts
-        signal.signal(signal.SIGTERM, lambda *_: os.kill(os.getpid(), signal.SIGINT))
+        with deaf():
+            path = connect(address, sweep.folder)
+            # Tune handles that one; set here, as Ray sets its own while it connects, which aborts
+            signal.signal(signal.SIGTERM, lambda *_: os.kill(os.getpid(), signal.SIGINT))
         check_fits(sweep)
         tune_trials(sweep, steps)
     finally:
