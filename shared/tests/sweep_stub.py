@@ -27,6 +27,7 @@ DEFAULT = Path(__file__).with_suffix(".yaml")
 COMMANDS = {
     "task1-train": "shared.tests.sweep_stub",
     "task1-evaluate": "shared.tests.sweep_stub",
+    "task2-evaluate": "task2_latent.evaluate",
     "task1-sample": "shared.experiments.tables",
 }
 
@@ -58,6 +59,14 @@ class Config:
     """"early" fails before there is a run, "late" at its second step"""
     levels: tuple[int, ...] = (1, 2)
     run: RunConfig = field(default_factory=RunConfig)
+
+
+@dataclass
+class EvaluateConfig:
+    """What its evaluation takes."""
+
+    run: str | None = None
+    n: PositiveInt = 8
 
 
 OPTIONS = TrainingOptions("task1-train", "A stub.", Config, DEFAULT, "stage 0", lambda source: {})

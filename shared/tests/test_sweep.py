@@ -3,10 +3,12 @@
 import importlib.util
 import json
 import math
+import re
 import shutil
 import subprocess
 import sys
 import time
+from dataclasses import fields
 from pathlib import Path
 from types import SimpleNamespace
 from unittest import mock
@@ -20,7 +22,7 @@ from shared.experiments.sweep import child as sweep_child
 from shared.experiments.sweep import cluster
 from shared.experiments.sweep import command as sweep
 from shared.experiments.sweep import space as sweep_space
-from shared.experiments.sweep.config import Dimension, SweepConfig, read_sweep
+from shared.experiments.sweep.config import Dimension, EarlyStopping, Resources, SweepConfig, read_sweep
 from shared.experiments.sweep.outcome import Scale, note_stopped, outcome, table, write_outcome
 from shared.experiments.sweep.state import Sweep
 from shared.files import write_text
@@ -77,12 +79,24 @@ BAD = {
     "no such command": ({"command": "task1-trian"}, "no training task1-trian; did you mean task1-train?"),
     "no training": ({"command": "task1-sample"}, "task1-sample trains nothing"),
     "search": ({"search": "bayes"}, "bayes"),
-    "unknown key": ({"trails": 3}, "trails"),
+    "unknown key": ({"trails": 3}, "there is no field trails; there are command,"),
+    "a value for values": ({"space": {"optimizer.lr": 3}}, "optimizer.lr has no kind: write {choice: [3]}"),
+    "no such kind": ({"space": {"optimizer.lr": {"lin": [1, 2]}}}, "has the kind lin; there are grid, choice,"),
+    "no list": ({"space": {"optimizer.lr": {"grid": 3}}}, "grid needs a list, such as grid: [3]"),
+    "one end": ({"space": {"optimizer.lr": {"uniform": [3]}}}, "uniform needs two numbers"),
+    "no names": ({"space": [1]}, "space must hold fields and their values"),
     "empty space": ({"space": {}}, "the space is empty"),
     "field": ({"space": {"optimizer.lrr": {"grid": [1]}}}, "no field optimizer.lrr; did you mean optimizer.lr?"),
     "value": ({"space": {"optimizer.lr": {"grid": [0.1, "much"]}}}, "optimizer.lr = much"),
     "end": ({"search": "random", "trials": 2, "space": {"optimizer.lr": {"uniform": [-1, 1]}}}, "optimizer.lr = -1"),
     "the run's name": ({"space": {"run.name": {"grid": ["a"]}}}, "run.name is not for a sweep"),
+    "the name of all runs": ({"overrides": {"run": {"name": "a"}}}, "overrides: run.name is not for a sweep"),
+    "the folder of all runs": ({"overrides": {"run.folder": "a"}}, "overrides: run.folder is not for a sweep"),
+    "no class": ({"space": {"own_network.init_args.width": {"grid": [1]}}}, "give own_network.class_path, too"),
+    "no argument": (
+        {"space": {"own_network.class_path": {"grid": ["a.B"]}, "own_network.width": {"grid": [1]}}},
+        "arguments of a class are in own_network.init_args",
+    ),
     "two kinds": ({"space": {"optimizer.lr": {"grid": [1], "choice": [1]}}}, "grid and choice"),
     "no kind": ({"space": {"optimizer.lr": {}}}, "says nothing"),
     "no values": ({"space": {"optimizer.lr": {"grid": []}}}, "needs values"),
@@ -111,6 +125,10 @@ BAD = {
     "no lines": ({"overrides": {"train": {"log_every": 0}}}, "log_every is 0"),
     "evaluation": ({"evaluate": "task1-train --n 5"}, "no command task1-train"),
     "evaluation of another": ({"evaluate": "task1-evaluate --run x"}, "--run and --out are given"),
+    "evaluation's option": ({"evaluate": "task1-evaluate --nonsense 5"}, "task1-evaluate refuses it: "),
+    "evaluation's value": ({"evaluate": "task1-evaluate --n many"}, "task1-evaluate refuses it: "),
+    "evaluation's help": ({"evaluate": "task1-evaluate --help"}, "it measures nothing"),
+    "evaluation of another stage": ({"evaluate": "task2-evaluate --n 5"}, "it is of another stage"),
     "quotes": ({"evaluate": "task1-evaluate '"}, "no command"),
 }
 
@@ -144,6 +162,27 @@ def test_help_needs_neither_torch_nor_ray():
     code = f"import sys; import shared.experiments.sweep.command; print({slow} & set(sys.modules))"
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
     assert ended.stdout.strip() == "set()", ended.stderr
+
+
+def test_help_names_every_field():
+    ended = call(sweep.main, "sweep", "--help").well()
+    names = {field.name for kind in (SweepConfig, Dimension, EarlyStopping, Resources) for field in fields(kind)}
+    assert {name for name in names if not re.search(rf"\b{name}\b", ended.out.partition("Fields of the")[2])} == set()
+    (example,) = re.findall(r"\S+/widths.yaml", ended.out)
+    assert (ROOT / example).is_file() and read_sweep(ROOT / example).count == 10
+
+
+@pytest.mark.parametrize("stage", range(1, 6))
+def test_every_evaluation_is_held_against_its_options(stage, monkeypatch):
+    monkeypatch.undo()
+    commands, command = sweep_space.stage_commands(), f"task{stage}-evaluate"
+    if command not in commands:
+        pytest.skip("the package is not installed with its commands")
+    config = SweepConfig(f"task{stage}-train", {}, evaluate=f"{command} --n 50 --device cpu")
+    assert sweep_space.evaluation(config) == (commands[command], ["--n", "50", "--device", "cpu"])
+    config.evaluate = f"{command} --nonsense 5"
+    with pytest.raises(UserError, match="refuses it: .*nonsense"):
+        sweep_space.evaluation(config)
 
 
 def test_options_that_contradict_each_other(tmp_path):
@@ -247,12 +286,18 @@ def test_another_file_and_code_of_ones_own_are_not_taken_on(tmp_path):
     with mock.patch.object(sweep, "need_ray"), mock.patch.object(sweep, "work") as work:
         other = written(tmp_path, GOOD, seed=3)
         assert call(sweep.main, "sweep", other, "--resume", sweeping.folder).says(1, "began with another seed")
-        with mock.patch.object(sweep, "names_own_code", lambda base: True):
+        with mock.patch.object(sweep, "names_own_code", lambda base, space: True):
             assert call(sweep.main, "sweep", "--resume", sweeping.folder).says(1, "add --trust true")
         assert not work.called
         ended = call(sweep.main, "sweep", written(tmp_path, GOOD), "--resume", sweeping.folder)
         assert ended.status == 130 and "trials.csv" in ended.out and "parallel.png" not in ended.out
         assert work.called
+
+
+def test_code_of_ones_own_is_seen_wherever_it_is_named():
+    assert not sweep_space.names_own_code({"own_network": None, "network": {"width": 8}}, ["network.width"])
+    assert sweep_space.names_own_code({"own_network": {"class_path": "a.B"}})
+    assert sweep_space.names_own_code({"own_network": None}, ["optimizer.lr", "own_network.class_path"])
 
 
 def test_a_sweep_knows_its_runs_from_everywhere_and_not_under_another_name(tmp_path, monkeypatch):
@@ -294,6 +339,8 @@ def test_a_run_with_the_name_of_a_trial_is_in_the_way(tmp_path):
     (folder / "record.json").write_text("{}")
     with pytest.raises(UserError, match="has the name of a trial"):
         made(tmp_path)
+    folder.rename(folder.with_name("s-wide"))  # which no trial is called
+    made(tmp_path).release()
 
 
 # --- the outcome ----------------------------------------------------------------------------------------------

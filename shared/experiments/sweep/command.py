@@ -24,11 +24,18 @@ from shared.experiments.sweep.space import (
 from shared.experiments.sweep.state import Sweep
 from shared.experiments.tables import clean
 
+FIELDS = """Fields of the YAML file: command (a training, such as task1-train) and space (field of its config: {kind:
+values}; the kinds are grid: [a, b], choice: [a, b], uniform, loguniform, int and logint: [first, last]) are needed.
+Besides: config, overrides, search (grid, random or tpe), trials, seed, figure, mode (min or max), evaluate,
+early_stopping (grace, metric, mode, factor, most), resources (cpu, gpu), folder. Each is described, under `sweep`, in
+shared/experiments/README.md; an example to begin with is task1_unconditional/configs/sweeps/widths.yaml."""
+
 
 def build_parser() -> Parser:
     """The options."""
-    parser = Parser(prog="sweep", description="Search over the fields of a training's config, by Ray Tune.")
-    parser.add_argument("space", nargs="?", type=Path | None, help="YAML file: what is tried; see SweepConfig")
+    about = "Search over the fields of a training's config, by Ray Tune."
+    parser = Parser(prog="sweep", description=about, epilog=FIELDS)
+    parser.add_argument("space", nargs="?", type=Path | None, help="YAML file: what is tried; its fields are below")
     parser.add_argument("--name", type=str | None, help="name of the sweep's folder and runs (default: the file's)")
     parser.add_argument("--resume", type=Path | None, help="folder of a sweep to go on with")
     parser.add_argument("--again", type=bool, default=False, help="with --resume: trials that failed, too")
@@ -66,7 +73,7 @@ def open_sweep(asked: Any) -> Sweep:
     try:
         if asked.space:
             check_same(sweep, read_sweep(asked.space))
-        if names_own_code(sweep.base) and not asked.trust:
+        if names_own_code(sweep.base, sweep.config.space) and not asked.trust:
             raise UserError(
                 f"{asked.resume} names code of its own, which would be run: if you know it, add --trust true"
             )

@@ -7,7 +7,7 @@ resources, and what counts as better. Free of torch and of Ray, so that a mistak
 import itertools
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
 
@@ -164,6 +164,8 @@ def read_sweep(path: Path) -> SweepConfig:
     """
     content = read_yaml(path)
     check_once(yaml.compose(path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader), path)
+    if problem := misread(content):
+        raise UserError(f"{path}: {problem}")
     parser = ArgumentParser(exit_on_error=False)
     parser.add_class_arguments(SweepConfig)
     try:
@@ -176,6 +178,28 @@ def read_sweep(path: Path) -> SweepConfig:
     if problem := contradiction(config):
         raise UserError(f"{path}: {problem}")
     return config
+
+
+def misread(content: dict[str, Any]) -> str | None:
+    """What is no field, or no kind of values: told in fewer words than the parser needs."""
+    known = [entry.name for entry in fields(SweepConfig)]
+    if other := [name for name in content if str(name).partition(".")[0] not in known]:
+        return f"there is no field {other[0]}; there are {', '.join(known)}"
+    space = content.get("space")
+    if space is not None and not isinstance(space, dict):
+        return "space must hold fields and their values, such as space: {optimizer.lr: {choice: [1e-3, 1e-4]}}"
+    kinds = ", ".join(LISTS + RANGES)
+    for name, values in (space or {}).items():
+        if not isinstance(values, dict):
+            return f"space: {name} has no kind: write {{choice: [{values}]}}, or another of {kinds}"
+        if other := [kind for kind in values if kind not in LISTS + RANGES]:
+            return f"space: {name} has the kind {other[0]}; there are {kinds}"
+        kind, given = next(iter(values.items()), ("", None))
+        if kind in LISTS and not isinstance(given, list):
+            return f"space: {name}: {kind} needs a list, such as {kind}: [{given}]"
+        if kind in RANGES and (not isinstance(given, list) or len(given) != 2):
+            return f"space: {name}: {kind} needs two numbers, such as {kind}: [1, 2]"
+    return None
 
 
 def check_once(node: yaml.Node | None, path: Path) -> None:

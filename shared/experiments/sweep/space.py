@@ -10,6 +10,7 @@ import importlib
 import io
 import shlex
 import tempfile
+from collections.abc import Iterable
 from dataclasses import asdict
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -18,7 +19,7 @@ from typing import Any
 
 import yaml
 
-from shared.cli import flat, read_yaml
+from shared.cli import Parser, flat, read_yaml
 from shared.errors import UserError
 from shared.experiments.axis import meant
 from shared.experiments.sweep.config import LISTS, SweepConfig
@@ -112,10 +113,9 @@ def check_space(sweep: SweepConfig, base: dict[str, Any]) -> Any:
     """
     options = training_module(sweep.command).OPTIONS
     config = read_by(options, base, f"the base config {sweep.config or options.default}")
+    check_own(sweep, base)
     known = set(flat(asdict(config))) - {"run.name", "run.folder"}
     for name, dimension in sweep.space.items():
-        if name.startswith("run."):
-            raise UserError(f"space: {name} is not for a sweep to vary: it names the runs itself")
         if name not in known and not name.startswith(OWN):
             raise UserError(f"space: {sweep.command} has no field {name}{meant(name, known)}")
         for value in dimension.examples:
@@ -128,6 +128,22 @@ def check_space(sweep: SweepConfig, base: dict[str, Any]) -> Any:
     if sweep.evaluate is not None:
         evaluation(sweep)
     return config
+
+
+def check_own(sweep: SweepConfig, base: dict[str, Any]) -> None:
+    """Raise UserError where a field is the sweep's to give, or is one of a class that is not named."""
+    for where, names in (("space", sweep.space), ("overrides", sweep.overrides)):
+        for name in names:
+            if name in ("run", "run.name", "run.folder") or where == "space" and name.startswith("run."):
+                raise UserError(
+                    f"{where}: {name} is not for a sweep to vary: it names the runs itself, by --name, in its folder"
+                )
+            section = name.partition(".")[0]
+            named = isinstance(base.get(section), dict) and "class_path" in base[section]
+            if section.startswith(OWN) and "." in name and not named and f"{section}.class_path" not in sweep.space:
+                raise UserError(f"{where}: {name} is of a class that is not named: give {section}.class_path, too")
+            if section.startswith(OWN) and "." in name and name.split(".")[1] not in ("class_path", "init_args"):
+                raise UserError(f"{where}: {name} is none: arguments of a class are in {section}.init_args")
 
 
 def evaluation(sweep: SweepConfig) -> tuple[str, list[str]]:
@@ -145,12 +161,29 @@ def evaluation(sweep: SweepConfig) -> tuple[str, list[str]]:
         raise UserError(f"evaluate: there is no command {command or sweep.evaluate}{meant(command, commands)}")
     if any(option.partition("=")[0] in ("--run", "--out") for option in options):
         raise UserError("evaluate: --run and --out are given by the sweep: leave them out")
-    return commands[command], options
+    module = commands[command]
+    if module.partition(".")[0] != training_module(sweep.command).__name__.partition(".")[0]:
+        raise UserError(f"evaluate: {command} cannot measure what {sweep.command} trains: it is of another stage")
+    check_options(command, importlib.import_module(module), options)
+    return module, options
 
 
-def names_own_code(base: dict[str, Any]) -> bool:
-    """Whether a config names code of a person's own, which would be run."""
-    return any(name.startswith(OWN) and value for name, value in base.items())
+def check_options(command: str, module: ModuleType, options: list[str]) -> None:
+    """Raise UserError where an evaluation does not take its options: they are read as it reads them."""
+    parser = Parser(prog=command, short=getattr(module, "SHORT", None))
+    parser.add_class_arguments(module.EvaluateConfig)
+    heard = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(heard), contextlib.redirect_stdout(heard):
+            parser.parse_args(["--run", "a-trial", *options])
+    except SystemExit:
+        said = heard.getvalue().strip().partition("error: ")[2].rpartition(" (see ")[0]
+        raise UserError(f"evaluate: {command} refuses it: {said or 'it measures nothing'}") from None
+
+
+def names_own_code(base: dict[str, Any], space: Iterable[str] = ()) -> bool:
+    """Whether a config, or a space around it, names code of a person's own, which would be run."""
+    return any(name.startswith(OWN) and value for name, value in [*base.items(), *((name, True) for name in space)])
 
 
 def distributions(sweep: SweepConfig) -> dict[str, Any]:

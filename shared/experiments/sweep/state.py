@@ -20,6 +20,7 @@ JSON file and the records: searcher and scheduler are told again what they had b
 import hashlib
 import json
 import os
+import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from glob import escape
@@ -90,9 +91,8 @@ class Sweep:
         if not name.isprintable() or Path(name).name != name or name.startswith(".") or not name:
             raise UserError(f"--name {name} must be the name of a folder, without a path or a dot before it")
         root = Path(config.folder)
-        if taken := next(
-            (path for path in root.glob("*/*") if is_run(path) and path.name.startswith(f"{name}-")), None
-        ):
+        trials = re.compile(rf"{re.escape(name)}-[0-9]+")
+        if taken := next((path for path in root.glob("*/*") if trials.fullmatch(path.name) and is_run(path)), None):
             raise UserError(f"the run {taken} has the name of a trial: choose another --name")
         try:
             folder = new_folder(root / SWEEPS, name)
