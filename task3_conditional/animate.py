@@ -1,6 +1,7 @@
 """A moving picture of a caption: `task3-animate "a red three above a blue seven" --motion pan-right`.
 
-The picture is drawn, the canvas around it is painted by RePaint, and a window moves over it; see `motion.py`.
+The picture is drawn, the canvas around it is painted by RePaint, and a window moves over it; see `motion.py` and
+`zooms.py`.
 """
 
 import sys
@@ -95,15 +96,15 @@ def filmed(model: "Model", cond: "Cond", around: "Cond", config: AnimateConfig, 
     from tqdm import tqdm
 
     from shared.training.data import derive
-    from task3_conditional import motion
+    from task3_conditional import motion, zooms
     from task3_conditional.inpainting import inpaint
 
     options: dict[str, Any] = overrides(config) | {"guidance": guidance_with(config, model.config.guidance)}
     window = tuple(model.shape[1:])
     zoom = config.motion in motion.ZOOMS
-    wide = motion.scales(config.frames, config.speed / max(window))
+    wide = zooms.scales(config.frames, config.speed / max(window))
     way = None if zoom else motion.path(config.motion, config.frames, config.speed, window)
-    count = motion.rings(max(wide)) if zoom else len(list(way.pieces()))
+    count = zooms.rings(max(wide)) if zoom else len(list(way.pieces()))
     nothing = told(model, None, None)
     with tqdm(total=count, unit="piece", disable=None) as bar:
 
@@ -118,8 +119,8 @@ def filmed(model: "Model", cond: "Cond", around: "Cond", config: AnimateConfig, 
 
         picture = model.sample(cond, seed, **options).cpu()
         if zoom:
-            levels, known = motion.nested(picture, max(wide), paint)
-            clip, canvases, pieces = motion.zoomed(levels, config.motion, wide), levels[1:], known[1:]
+            levels, known = zooms.nested(picture, max(wide), paint)
+            clip, canvases, pieces = zooms.zoomed(levels, config.motion, wide), levels[1:], known[1:]
         else:
             canvas = way.paint(picture, paint)
             clip, canvases, pieces = way.frames(canvas), [canvas], [way.painted()]

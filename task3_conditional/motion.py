@@ -8,8 +8,7 @@ How each film closes:
 - A pan goes once around a cylinder. The canvas has no end along the way: the last piece is painted between the end of
   the strip and its beginning.
 - The circle comes back to where it began, on a canvas that is larger by its diameter.
-- A zoom goes there and back, slower at both ends. A zoom that never turns would need a picture that holds itself in its
-  middle, and what was asked for stands there.
+- A zoom goes there and back, slower at both ends: see `zooms.py`.
 """
 
 import itertools
@@ -18,10 +17,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
-import numpy as np
 import torch
-import torch.nn.functional as F
-from PIL import Image
 from torch import Tensor
 
 from shared.errors import UserError
@@ -34,7 +30,6 @@ DIRECTIONS = {"pan-right": (0, 1), "pan-left": (0, -1), "pan-up": (-1, 0), "pan-
 ZOOMS = ("zoom-out", "zoom-in")
 MOTIONS = (*DIRECTIONS, "circle", *ZOOMS)
 OVERLAP = 16  # of a pan's windows: a sixteenth of each is known from the one before
-RATIO = 4 / 3  # of a zoom's canvas to the one before: an eighth of each side is painted at a time
 
 
 # --- windows that move over a canvas --------------------------------------------------------------------------
@@ -172,80 +167,6 @@ def circle(frames: int, speed: int, window: tuple[int, int]) -> Path:
     wide = tuple(size + 2 * radius for size in window)
     rows = [0, 2 * radius] if 4 * radius <= window[0] else [0, radius, 2 * radius]  # half a window new at most
     return Path(places, wide, window, (rows, [radius, 0, 2 * radius]))
-
-
-# --- scales about the middle ----------------------------------------------------------------------------------
-
-
-def scales(frames: int, speed: float) -> list[float]:
-    """How much wider than the picture each frame looks: from 1 out and back, slower at both ends.
-
-    `speed` is what the sides of the picture lose a frame on the way out, on average, as a share of what they are then.
-    """
-    widest = frames / 2 * speed  # the logarithm of the last scale
-    return [math.exp(widest * (1 - math.cos(2 * math.pi * i / frames)) / 2) for i in range(frames)]
-
-
-def shown(picture: Tensor, share: float) -> tuple[Tensor, Tensor]:
-    """The middle of a picture (1, C, H, W), `share` of its sides, resampled to (1, C, H, W); and how much of each pixel
-    it covers, (1, 1, H, W) in [0, 1]: all of it, unless `share` is above 1.
-
-    Bicubic, and antialiased where it shrinks.
-    """
-    height, width = picture.shape[2:]
-    margins = [math.ceil(max(0.0, share - 1) / 2 * side) + 1 for side in (height, width)]
-    around = (margins[1], margins[1], margins[0], margins[0])
-    cover = F.pad(torch.ones(1, 1, height, width), around)
-    padded = F.pad(picture.float().cpu(), around, mode="replicate")
-    middle = [margin + side / 2 for margin, side in zip(margins, (height, width), strict=True)]
-    half = [share * side / 2 for side in (height, width)]
-    box = (middle[1] - half[1], middle[0] - half[0], middle[1] + half[1], middle[0] + half[0])
-
-    def resampled(pixels: Tensor, how: Image.Resampling) -> Tensor:
-        planes = [Image.fromarray(plane.numpy()).resize((width, height), how, box=box) for plane in pixels[0]]
-        return torch.from_numpy(np.stack([np.asarray(plane) for plane in planes]))[None]
-
-    bright = resampled(padded, Image.Resampling.BICUBIC).clamp(-1, 1)
-    return bright.to(picture), resampled(cover, Image.Resampling.BOX).clamp(0, 1).to(picture)
-
-
-def composed(levels: list[Tensor], scale: float) -> tuple[Tensor, Tensor]:
-    """What is seen at a scale of nested pictures, each RATIO wider than the one before, the finer in front.
-
-    Returns:
-        The picture (1, C, H, W), and how much of each pixel is covered, (1, 1, H, W).
-    """
-    whole, covered = torch.zeros_like(levels[0]), torch.zeros_like(levels[0][:, :1])
-    for number, level in reversed(list(enumerate(levels))):
-        image, cover = shown(level, scale / RATIO**number)
-        whole, covered = torch.lerp(whole, image, cover), torch.maximum(covered, cover)
-    return whole, covered
-
-
-def nested(picture: Tensor, scale: float, paint: Paint) -> tuple[list[Tensor], list[Tensor]]:
-    """The picture (1, C, H, W) and those around it up to a scale, each painted around the one before.
-
-    Returns:
-        The pictures, and what was known of each, (1, 1, H, W) bool.
-    """
-    levels, masks = [picture], [torch.ones_like(picture[:, :1], dtype=torch.bool)]
-    for number in range(1, rings(scale) + 1):
-        whole, covered = composed(levels, RATIO**number)
-        masks.append(covered > 1 - 1e-4)
-        levels.append(paint(whole, masks[-1]))
-    return levels, masks
-
-
-def rings(scale: float) -> int:
-    """How many times something is painted around the picture until a scale is reached."""
-    return math.ceil(math.log(scale) / math.log(RATIO) - 1e-9)
-
-
-def zoomed(levels: list[Tensor], motion: str, wide: list[float]) -> Tensor:
-    """The clip (1, C, F, H, W) of these scales; zoom-in begins at the widest, half a film later."""
-    if motion == "zoom-in":
-        wide = wide[len(wide) // 2 :] + wide[: len(wide) // 2]
-    return torch.stack([composed(levels, scale)[0] for scale in wide], dim=2)
 
 
 # --- the loop -------------------------------------------------------------------------------------------------

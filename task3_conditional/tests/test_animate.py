@@ -17,7 +17,7 @@ from task3_conditional.editing_measures import (
     super_resolution_figures,
 )
 from task3_conditional.model import load
-from task3_conditional.motion import RATIO, composed
+from task3_conditional.zooms import RATIO, composed
 
 FAST = ["--device", "cpu", "--steps", 2, "--resample", 1, "--jump", 1, "--upscale", 1]
 

@@ -12,19 +12,8 @@ from shared.metrics.edges import seam_ratio
 from shared.metrics.loops import seam
 from task3_conditional.animate import Motion
 from task3_conditional.editing_measures import animation_figures
-from task3_conditional.motion import (
-    MOTIONS,
-    RATIO,
-    ZOOMS,
-    around,
-    begun,
-    composed,
-    nested,
-    path,
-    rings,
-    scales,
-    zoomed,
-)
+from task3_conditional.motion import MOTIONS, ZOOMS, around, begun, path
+from task3_conditional.zooms import RATIO, composed, nested, rings, scales, zoomed
 
 WINDOW, FRAMES = (12, 16), 40
 WAYS = [motion for motion in MOTIONS if motion not in ZOOMS]
