@@ -8,7 +8,7 @@ from scipy.ndimage import binary_dilation
 
 from shared.datasets import DataConfig, load
 from shared.errors import UserError
-from shared.metrics.edges import consistency_rmse, edge_f1, seam_ratio, seam_score
+from shared.metrics.edges import SeamScore, consistency_rmse, edge_f1, seam_ratio, seam_score
 
 
 def line(column, rows=slice(None), size=12):
@@ -141,6 +141,34 @@ def test_the_limits_are_of_places_where_nothing_is_joined():
     few = seam_score(canvas[..., :8] + torch.rand(4, 8), pieces[:, 36:44], (3,))
     assert few.limit is None and few.visible is None
     assert seam_score(canvas * 0, pieces, (3,)) is None
+
+
+def test_the_limits_know_nothing_of_what_is_at_the_seam(rings):
+    """However large its step: places without a seam neither lie on it nor count it to what is elsewhere."""
+    for ring in rings[:3, None]:
+        plain, torn = (seam_score(ring + step * (PIECES == 1), PIECES, (3,)) for step in (0, 50))
+        assert torn.limit == pytest.approx(plain.limit, rel=1e-3) and torn.ratio > 100 > plain.ratio
+        assert torn.beside_limit == pytest.approx(plain.beside_limit, rel=1e-3) and torn.beside > 20
+
+
+def test_borders_are_moved_along_either_axis(rings):
+    across, down = seam_score(rings[:1], PIECES, (3,)), seam_score(rings[:1].mT, PIECES.mT, (2,))
+    assert down == pytest.approx(across) and across.limit is not None
+
+
+def test_places_that_hold_but_a_bit_of_the_borders_set_no_limit():
+    """On the right one row of eight counts, and it is as rough as can be."""
+    canvas = torch.rand(1, 1, 8, 60, generator=torch.Generator().manual_seed(0))
+    canvas[..., 30:] = 100.0 * (torch.arange(30) % 2)
+    pieces = (torch.arange(60) > 5).long().repeat(8, 1)
+    pieces[1:, 30:] = -1
+    score = seam_score(canvas, pieces)
+    assert score.limit < 0.2 and score.beside_limit < 2
+
+
+def test_a_seam_is_visible_by_either_measure():
+    for ratio, beside, visible in [(2.0, 1.0, True), (0.5, 2.0, True), (2.0, 2.0, True), (0.5, 1.0, False)]:
+        assert SeamScore(ratio, 1.0, beside, 1.5).visible is visible
 
 
 def test_consistency_is_of_means_in_shades():
