@@ -105,11 +105,10 @@ def filmed(model: "Model", cond: "Cond", around: "Cond", config: AnimateConfig, 
     wide = zooms.scales(config.frames, config.speed / max(window))
     way = None if zoom else motion.path(config.motion, config.frames, config.speed, window)
     count = zooms.rings(max(wide)) if zoom else len(list(way.pieces()))
-    nothing = told(model, None, None)
+    nothing, own = told(model, None, None), derive(seed, "piece", 0)  # the same noise for each piece, bar or no bar
     with tqdm(total=count, unit="piece", disable=None) as bar:
 
         def paint(picture: "Tensor", known: "Tensor") -> "Tensor":
-            own = derive(seed, "piece", bar.n)
             resampling = {"resample": config.resample, "jump": config.jump}
             joins = config.around is None and known.float().mean() >= 0.5
             said = nothing if joins else around

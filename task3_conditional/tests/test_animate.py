@@ -91,6 +91,16 @@ def test_a_piece_of_which_half_is_known_is_told_nothing(by_class, monkeypatch, a
         assert all(named == (known < 0.5) for named, known in told)
 
 
+def test_a_film_is_the_same_with_and_without_a_terminal(by_class, monkeypatch):
+    """The bar, which is only shown in one, has no part in what is drawn."""
+    model, clips = load(by_class), []
+    config = animate.AnimateConfig(label=3, motion="zoom-out", frames=44, steps=2, resample=1, jump=1)
+    for terminal in (False, True):
+        monkeypatch.setattr("sys.stderr.isatty", lambda terminal=terminal: terminal)
+        clips.append(animate.filmed(model, animate.told(model, None, 3), model.told(1), config, 0).clip)
+    assert torch.equal(*clips)
+
+
 def test_zooms_and_the_same_seed(by_class, here):
     for out in "ab":
         do_animate("--label", 3, "--run", by_class, "--frames", 12, "--motion", "zoom-in", "--out", out).well()
