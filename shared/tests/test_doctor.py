@@ -183,6 +183,12 @@ def test_data_sets_by_name_config_and_folder(tmp_path):
     config = tmp_path / "it.yaml"
     config.write_text("data: {name: moving_digits, frames: 4}\ntrain: {steps: 3}\n")
     assert "(1, 4, 32, 32)" in call(config, "--n", 8).out
+    clips, frames = (ROOT / "task5_video/configs" / name for name in ("demo.yaml", "image.yaml"))
+    assert "(1, 16, 32, 32)" in call(clips, "--n", 8).out and "(1, 32, 32)" in call(frames, "--n", 8).out
+    published = tmp_path / "MNIST"
+    published.mkdir()
+    told = call(published)
+    assert told.status == 2 and f"DIFFUSION_DATA={tmp_path} doctor mnist" in told.err
     for i in range(4):
         noise = np.random.default_rng(i).integers(0, 256, (80, 70, 3), dtype=np.uint8)
         Image.fromarray(noise).save(tmp_path / f"{i}.png")
@@ -255,7 +261,8 @@ def test_a_network_of_ones_own_is_not_built(tmp_path):
     kept = {name: value for name, value in saved.items() if name != "digests"}
     write_checkpoint(path, prefixed("ema", read_tensors(path, "ema")), kept)
     ended = call(run, *QUICK)
-    assert ended.status == 0 and "not examined  schedule" in ended.out and "--trust true" in ended.out
+    assert ended.status == 0 and ended.out.count("--trust true") == 1
+    assert "not examined  range, colour, latents, condition, codebook, schedule: " in ended.out
 
 
 def test_help_needs_no_torch():

@@ -10,8 +10,12 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from shared.experiments.doctor.denoise import condition, schedule, time_at
-from shared.experiments.doctor.examined import Examined
+from shared.blocks.config import UNetConfig
+from shared.blocks.unet import UNet
+from shared.datasets import load
+from shared.datasets.config import DataConfig
+from shared.experiments.doctor.denoise import NOISE, condition, linear, schedule, time_at
+from shared.experiments.doctor.examined import Asked, Examined, drawn
 from shared.schedulers.config import DiffusionConfig, NoiseConfig
 from shared.schedulers.diffusion import Diffusion, expand
 from shared.schedulers.noise import NoiseSchedule
@@ -147,3 +151,38 @@ def test_times_of_a_level(name):
         assert sigma / alpha == pytest.approx(ratio, rel=1e-6)
     short = NoiseSchedule.from_config(NoiseConfig("linear", 10))
     assert time_at(short, 4.0) is None
+
+
+# --- one that has learnt little ------------------------------------------------------------------------------------
+
+
+def test_nothing_is_said_of_the_schedule_of_a_network_that_has_just_begun():
+    """After 30 steps at too high a rate it errs 6 % less by another number of levels, which it was not trained with."""
+    images, _ = drawn(load(DataConfig(name="digits")), Asked(512, 0))
+    torch.manual_seed(0)
+    network = UNet(1, UNetConfig(width=16, patch=2, multipliers=[1, 2], middle_attention="none"))
+    noise = NoiseConfig("sigmoid_alpha_bar")
+    diffusion = Diffusion.from_config(noise, DiffusionConfig(predict="x0"))
+    optimizer = torch.optim.AdamW(network.parameters(), lr=2.5e-2)
+    for step in range(30):
+        optimizer.param_groups[0]["lr"] = 2.5e-2 * (step + 1) / 50
+        x0 = images[torch.randint(len(images), (24,))]
+        eps, t = torch.randn_like(x0), diffusion.draw_times(24, torch.device("cpu"))
+        out = network(diffusion.add_noise(x0, eps, t), t, {})
+        optimizer.zero_grad()
+        (out - diffusion.target(x0, eps, t)).square().mean().backward()
+        optimizer.step()
+    x0 = images[:128]
+    for seed in range(2):
+        checked = schedule(Examined(SimpleNamespace(schedule=noise), Path("it"), network, diffusion, x0, x0), seed)
+        assert checked.state == "unknown" and "has not learnt" in checked.measured
+
+
+def test_the_linear_filter_is_the_best_of_normal_pictures():
+    """Of independent pixels of one deviation s it errs by s² ratio² / (s² + ratio²), of alike ones by less."""
+    x0 = 0.5 * torch.randn(256, 1, 2, 2, generator=torch.Generator().manual_seed(0)) + 3
+    for ratio in NOISE:
+        best = 0.25 * ratio**2 / (0.25 + ratio**2)
+        assert sum(linear(x0, ratio, s) for s in range(20)) / 20 == pytest.approx(best, rel=0.2)
+    rank = x0[:, :, :1, :1].expand(-1, -1, 8, 8)  # all pixels alike: their noise averages out
+    assert linear(rank, 1.0, 0) == pytest.approx(0.25 / 64 / (0.25 + 1 / 64), rel=0.4)

@@ -86,7 +86,7 @@ def discriminator(lines: Lines, loss: str = "hinge") -> Checked:
     """
     name, values = "discriminator", of(lines, "discriminator_loss")
     if not values:
-        return unknown(name, "there is none in this run")
+        return unknown(name, "the run has no discriminator")
     values = values[len(values) // 2 :]
     if len(values) < 2:
         return unknown(name, "it has a single line; 3 are needed")

@@ -51,6 +51,20 @@ def findings(checked: Sequence[Checked]) -> list[Checked]:
     return [one for one in checked if one.state == "finding"]
 
 
+def by_reason(checked: Sequence[Checked]) -> dict[str, list[str]]:
+    """The names of the checks that could not be made, by why: one reason may keep several from it."""
+    reasons: dict[str, list[str]] = {}
+    for one in checked:
+        if one.state == "unknown":
+            reasons.setdefault(one.measured, []).append(one.name)
+    return reasons
+
+
+def counted(n: int, what: str) -> str:
+    """So many things, such as "1 check" or "2 checks"."""
+    return f"{n} {what}" + ("" if n == 1 else "s")
+
+
 def as_text(about: str, checked: Sequence[Checked]) -> str:
     """A report for a terminal; names that came from files are made harmless."""
     lines, found = [about, ""], findings(checked)
@@ -58,12 +72,11 @@ def as_text(about: str, checked: Sequence[Checked]) -> str:
         lines += [f"FINDING  {one.name}"]
         lines += [f"  {what}: {text}" for what, text in (("measured", one.measured), ("why", one.why))]
         lines += [f"  change: {one.change}", ""]
-    for state, title in (("fine", "fine"), ("unknown", "not examined")):
-        for one in checked:
-            if one.state == state:
-                lines.append(f"{title}  {one.name}: {one.measured}")
-    count = f"{len(found)} finding" + ("" if len(found) == 1 else "s")
-    lines += ["", f"{count}; {len([one for one in checked if one.state == 'fine'])} checks fine"]
+    well = [one for one in checked if one.state == "fine"]
+    lines += [f"fine  {one.name}: {one.measured}" for one in well]
+    for reason, names in by_reason(checked).items():
+        lines.append(f"not examined  {', '.join(names)}: {reason}")
+    lines += ["", f"{counted(len(found), 'finding')}; {counted(len(well), 'check')} fine"]
     return "\n".join(clean(line) for line in lines) + "\n"
 
 

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from importlib.metadata import entry_points
 from pathlib import Path
+from typing import Any
 
 from torch.utils.data import Dataset
 
@@ -25,7 +26,9 @@ from shared.experiments.doctor import denoise as doctor_denoise
 from shared.experiments.doctor import model as doctor_model
 from shared.experiments.doctor.examined import Asked, Examined, Stage, drawn
 from shared.experiments.doctor.finding import Checked, unknown
+from shared.experiments.doctor.progress import told
 from shared.experiments.history import Run, open_run, read_metrics
+from shared.experiments.tables import clean
 from shared.files import is_run
 from shared.training.checkpoint import read_facts, read_tensors
 from shared.training.weights import newest
@@ -46,6 +49,7 @@ class OnlyClips:
 
 
 GROUP = "noise_to_video.stages"
+PUBLISHED = {"MNIST": "mnist", "FashionMNIST": "fashion_mnist"}  # what torchvision's folders hold
 SIZE = 64  # of the images of a folder, which may be of any
 OF_A_MODEL = ("range", "colour", "latents", "condition", "codebook", "schedule")
 
@@ -77,7 +81,10 @@ def of_model(found: Examined, samples: int, seed: int) -> list[Checked]:
     def check(name: str, ready: bool, reason: str | None, ask: Callable[[], Checked]) -> Checked:
         if found.images is None:
             return unknown(name, no_data or "the data cannot be had")
-        return ask() if ready else unknown(name, reason)
+        if not ready:
+            return unknown(name, reason)
+        with told(f"{name}: {len(found.images)} samples of the data"):
+            return ask()
 
     def colour() -> Checked:
         count = min(max(2, samples // found.cost), len(found.images))
@@ -100,7 +107,7 @@ def of_model(found: Examined, samples: int, seed: int) -> list[Checked]:
             "the network is told nothing" if denoises else no_network,
             lambda: doctor_denoise.condition(found, seed),
         ),
-        check("codebook", bool(found.codes), "there is none", lambda: doctor_model.codebook(*found.codes)),
+        check("codebook", bool(found.codes), "the model has no codebook", lambda: doctor_model.codebook(*found.codes)),
         check("schedule", denoises, no_network, lambda: doctor_denoise.schedule(found, seed)),
     ]
 
@@ -108,7 +115,9 @@ def of_model(found: Examined, samples: int, seed: int) -> list[Checked]:
 def model_checks(source: Path, asked: Asked, samples: int) -> list[Checked]:
     """`of_model` of a run or checkpoint; where it cannot be loaded, why."""
     try:
-        return of_model(examine(source, asked), samples, asked.seed)
+        with told(f"loading {clean(str(source))} and its data"):
+            found = examine(source, asked)
+        return of_model(found, samples, asked.seed)
     except UserError as error:
         return [unknown(name, str(error)) for name in OF_A_MODEL]
 
@@ -198,7 +207,8 @@ def of_file(path: Path, asked: Asked, samples: int) -> Gathered:
         if not lines:
             raise UserError(f"{path} holds no lines of figures: give the metrics.jsonl of a run")
         return Gathered(f"curves {path}", curves(lines), problems)
-    found = examine(path, asked)
+    with told(f"loading {clean(str(path))} and its data"):
+        found = examine(path, asked)
     return Gathered(f"checkpoint {path}", [weights(None, path), *of_model(found, samples, asked.seed)], [])
 
 
@@ -215,7 +225,7 @@ def of_data(name: str, asked: Asked) -> Gathered:
         images, cond = drawn(data, asked)
     except (RuntimeError, TypeError, ValueError, KeyError, IndexError, AttributeError) as error:  # a class of one's own
         raise UserError(f"{name} gives no pairs (image tensor, dict) of one size: {error}") from None
-    said = f"; of each is said: {', '.join(cond)}" if cond else ""
+    said = f", each with its {', '.join(cond)}" if cond else ""
     about = f"data {name}: {len(data):,} samples of {tuple(images.shape[1:])}{said}"
     return Gathered(about, [doctor_data.value_range(images)], [])
 
@@ -229,21 +239,33 @@ def data_set(name: str, asked: Asked) -> Dataset:
             if not isinstance(own, dict) or not asked.trust:
                 raise UserError(f"{path} names a data set of its own: reading it runs that code; add --trust true")
             return build_own(own, Dataset)
-        section = config.get("data", {})
-        try:
-            return load_data(stored_config(OnlyImages, {"data": section}, "images").data)
-        except UserError as of_images:
-            with contextlib.suppress(UserError):
-                clips = stored_config(OnlyClips, {"data": section}, "clips").data
-                return load_video(clips)
-            raise of_images from None
+        return of_section(config.get("data", {}), any(clips(stage, path, config) for stage in stages()))
     if path.exists():
         return folder(path)
     return load_data(DataConfig(name=name))
 
 
+def clips(stage: Stage, path: Path, config: dict[str, Any]) -> bool:
+    """Whether a config file is for a stage that learns from clips; the others do not say."""
+    return hasattr(stage, "clips") and stage.clips(path, config)
+
+
+def of_section(section: Any, clips: bool) -> Dataset:
+    """What the section `data` of a config names: clips where its config is for these, or where only they have it."""
+    if not clips:
+        try:
+            return load_data(stored_config(OnlyImages, {"data": section}, "images").data)
+        except UserError as of_images:
+            with contextlib.suppress(UserError):
+                return of_section(section, True)
+            raise of_images from None
+    return load_video(stored_config(OnlyClips, {"data": section}, "clips").data)
+
+
 def folder(path: Path) -> Dataset:
     """The images of a folder or zip, or its films where it holds no images."""
+    if name := PUBLISHED.get(path.resolve().name):
+        raise UserError(f"{path} is the published set {name}: DIFFUSION_DATA={path.resolve().parent} doctor {name}")
     try:
         return load_data(DataConfig(name="folder", root=str(path), size=SIZE))
     except UserError as of_images:
