@@ -29,7 +29,7 @@ LEAST = 8  # samples, to tell anything
 MOST = 96  # samples on which the ways are tried: what costs time
 BETTER = 0.005  # of the error: that another way has to save before it is said
 UNLEARNT = 0.02  # of the error: the same for a network that denoises no better than a linear filter
-COVARIED = 256  # pictures, of which that filter is made
+COVARIED = 96  # pictures of which that filter is made: of more it is better than many a network that is committed
 OTHERS = 4.5  # standard errors: some thirty ways are tried, so that chance has thirty times to win
 
 
