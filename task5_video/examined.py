@@ -34,7 +34,7 @@ def training(config: dict[str, Any]) -> Config:
 
 
 def examine(source: Path, asked: Asked) -> Examined:
-    """A model and some of its data, of clips a sixteenth: each costs so much. Raises UserError as `load`."""
+    """A model and some of its data, of clips an eighth: each costs so much. Raises UserError as `load`."""
     model = load(source)
     config = model.config
 
@@ -43,7 +43,7 @@ def examine(source: Path, asked: Asked) -> Examined:
         return with_text(config.text, data, "cpu", model.source)[0] if "text" in config.condition.told else data
 
     found = Examined(config, model.source, model.network, model.diffusion, cost=CLIP)
-    look(found, config.own_data, build, Asked(max(2, asked.n // (2 * CLIP)), asked.seed, asked.trust))
+    look(found, config.own_data, build, Asked(max(2, asked.n // CLIP), asked.seed, asked.trust))
     found.cond = said(found, [key for known in model.network.said for key in known.keys])
     found.null = model.null if config.condition.dropout else None
     if found.images is not None:

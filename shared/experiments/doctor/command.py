@@ -32,7 +32,7 @@ def doctor(
     Args:
         target: a run (its folder or name), a checkpoint, or a metrics.jsonl; or a data set: a config file, a folder,
             a zip, or a name such as digits
-        n: samples of the data to look at; of clips a sixteenth
+        n: samples of the data to look at; of clips an eighth
         samples: samples to draw of a model, none for 0; of clips an eighth
         seed: of the choice and of all noise
         trust: build data sets and networks of one's own, which runs the code that a config names
