@@ -294,6 +294,20 @@ def test_another_file_and_code_of_ones_own_are_not_taken_on(tmp_path):
         assert work.called
 
 
+def test_reading_a_sweep_neither_imports_nor_builds_a_class_that_it_names(tmp_path, monkeypatch):
+    (tmp_path / "hostile_to_sweeps.py").write_text("raise SystemExit('it was run')\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    own = {"class_path": "hostile_to_sweeps.Any", "init_args": {"n": 1}}
+    path = written(tmp_path, GOOD, overrides={"own_data": own}, space={"own_network": {"grid": [own, None]}})
+    config = read_sweep(path)
+    assert config.space["own_network"].values == [own, None]
+    assert config.overrides == {"own_data.class_path": own["class_path"], "own_data.init_args.n": 1}
+    for changes in ({"overrides.own_data": own}, {"space.own_data": {"grid": [own]}}, {"overrides": [own]}):
+        with pytest.raises(UserError, match="overrides|space"):
+            read_sweep(written(tmp_path, GOOD, **changes))
+    assert "hostile_to_sweeps" not in sys.modules
+
+
 def test_code_of_ones_own_is_seen_wherever_it_is_named():
     assert not sweep_space.names_own_code({"own_network": None, "network": {"width": 8}}, ["network.width"])
     assert sweep_space.names_own_code({"own_network": {"class_path": "a.B"}})

@@ -166,17 +166,35 @@ def read_sweep(path: Path) -> SweepConfig:
     check_once(yaml.compose(path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader), path)
     if problem := misread(content):
         raise UserError(f"{path}: {problem}")
-    parser = ArgumentParser(exit_on_error=False)
-    parser.add_class_arguments(SweepConfig)
-    try:
-        config = parser.instantiate(parser.parse_object(content))
-    except Exception as error:  # jsonargparse lets through what the types' own parsing raises
-        raise UserError(f"{path}: {' '.join(str(error).split())}") from None
-    config = SweepConfig(**{name: getattr(config, name) for name in vars(SweepConfig())})
+    config = parsed(content, path)
     config.space = named(config.space, "space", path)
     config.overrides = named(flat(config.overrides), "overrides", path)
     if problem := contradiction(config):
         raise UserError(f"{path}: {problem}")
+    return config
+
+
+def parsed(content: dict[str, Any], path: Path) -> SweepConfig:
+    """What `misread` lets pass, as the types have it.
+
+    The parser would import and build a class that a value names, and a sweep that is resumed may be a stranger's: it
+    does not see the values that may be of any kind.
+    """
+    spaces = content.get("space") or {}
+    shown = {
+        name: {kind: [0] if kind in LISTS else given for kind, given in values.items()}
+        for name, values in spaces.items()
+    }
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_class_arguments(SweepConfig)
+    try:
+        read = parser.instantiate(parser.parse_object(content | {"space": shown, "overrides": {}}))
+    except Exception as error:  # jsonargparse lets through what the types' own parsing raises
+        raise UserError(f"{path}: {' '.join(str(error).split())}") from None
+    config = SweepConfig(**{name: getattr(read, name) for name in vars(SweepConfig())})
+    for name, dimension in config.space.items():
+        vars(dimension).update({kind: given for kind, given in spaces[name].items() if kind in LISTS})
+    config.overrides = content.get("overrides") or {}
     return config
 
 
@@ -185,6 +203,10 @@ def misread(content: dict[str, Any]) -> str | None:
     known = [entry.name for entry in fields(SweepConfig)]
     if other := [name for name in content if str(name).partition(".")[0] not in known]:
         return f"there is no field {other[0]}; there are {', '.join(known)}"
+    if dotted := [name for name in content if str(name).startswith(("space.", "overrides."))]:
+        return f"{dotted[0]} is one name with a dot: write it under {dotted[0].partition('.')[0]}"
+    if not isinstance(content.get("overrides") or {}, dict):
+        return "overrides must hold fields and their values, such as overrides: {train: {steps: 300}}"
     space = content.get("space")
     if space is not None and not isinstance(space, dict):
         return "space must hold fields and their values, such as space: {optimizer.lr: {choice: [1e-3, 1e-4]}}"
