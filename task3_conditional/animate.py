@@ -4,6 +4,7 @@ The picture is drawn, the canvas around it is painted by RePaint, and a window m
 `zooms.py`.
 """
 
+import itertools
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -105,13 +106,14 @@ def filmed(model: "Model", cond: "Cond", around: "Cond", config: AnimateConfig, 
     wide = zooms.scales(config.frames, config.speed / max(window))
     way = None if zoom else motion.path(config.motion, config.frames, config.speed, window)
     count = zooms.rings(max(wide)) if zoom else len(list(way.pieces()))
-    nothing, own = told(model, None, None), derive(seed, "piece", 0)  # the same noise for each piece, bar or no bar
+    nothing, number = told(model, None, None), itertools.count()  # not the bar's: without a terminal it counts nothing
     with tqdm(total=count, unit="piece", disable=None) as bar:
 
         def paint(picture: "Tensor", known: "Tensor") -> "Tensor":
             resampling = {"resample": config.resample, "jump": config.jump}
             joins = config.around is None and known.float().mean() >= 0.5
             said = nothing if joins else around
+            own = derive(seed, "piece", next(number))
             whole = inpaint(model, said, picture, known, own, **resampling, **options)
             bar.update()
             return whole.cpu()

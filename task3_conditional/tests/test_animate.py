@@ -77,16 +77,18 @@ def test_a_film_says_what_it_was_cut_from(by_class, motion, joined):
 @pytest.mark.parametrize("around, said", [(None, {True, False}), ("3", {True}), ("nothing", {False})])
 def test_a_piece_of_which_half_is_known_is_told_nothing(by_class, monkeypatch, around, said):
     """It has no room for what is asked for, unless a person asks for it."""
-    model, told = load(by_class), []
+    model, told, seeds = load(by_class), [], []
 
-    def inpaint(model, cond, picture, known, *_, **__):
+    def inpaint(model, cond, picture, known, seed, **_):
         told.append((bool((cond["label"] == 3).all()), known.float().mean().item()))
+        seeds.append(seed)
         return picture
 
     monkeypatch.setattr("task3_conditional.inpainting.inpaint", inpaint)
     config = animate.AnimateConfig(label=3, motion="pan-diagonal", frames=60, steps=2, around=around)
     animate.filmed(model, animate.told(model, None, 3), animate.told_around(config, model, None), config, 0)
     assert {named for named, _ in told} == said
+    assert len(set(seeds)) == len(seeds) > 1  # each from noise of its own, or all would draw alike
     if around is None:
         assert all(named == (known < 0.5) for named, known in told)
 

@@ -187,7 +187,7 @@ def test_the_stage_in_short():
         says(cells[1], *values)
     asked, reached = rows["no visible seam"]
     says(asked, len(films))
-    assert reached.startswith("in one") and "partly" in reached
+    assert reached.startswith("in two") and "partly" in reached
 
 
 # --- what was asked for -------------------------------------------------------------------------------------------
@@ -198,7 +198,7 @@ def test_as_many_as_are_drawn_now():
     assert set(COUNTS) < set(EDITS)
 
 
-def test_what_the_issue_asked_for():
+def test_what_was_asked_for():
     """Of the figures that were written down; that they are the models' is tested in test_results.py."""
     edges, larger = found("control")["edges"], found("super_resolution")["enlarged"]
     assert edges["edge_f1_of_ceiling"] >= 0.7 and edges["judge_agreement"] >= edges["judge_agreement_base"]
@@ -208,9 +208,9 @@ def test_what_the_issue_asked_for():
 
 
 @pytest.mark.parametrize("film", FILMS["films"], ids=lambda film: f"{film['motion']} {film['caption']}")
-def test_what_the_issue_asked_for_of_films(film):
-    """A seam is visible in one alone, which is named."""
+def test_what_was_asked_for_of_films(film):
+    """A seam is visible in one canvas alone, over which two films go, which are named."""
     assert film["loop_ratio"] <= 1
     visible = film["seam_ratio"] > film["seam_limit"] or film["seam_beside"] > film["seam_beside_limit"]
-    named = (film["motion"], film["caption"]) == ("pan-diagonal", "a red three above a blue seven")
+    named = film["motion"] in ("pan-up", "pan-down") and film["caption"] == "a red three above a blue seven"
     assert film["seam_visible"] == visible == named
