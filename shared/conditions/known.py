@@ -5,7 +5,7 @@ What can be said about the samples of a data set: found before training, kept wi
 Throughout, `told` says which of "label", "attributes", "text" and "image" a network is told.
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -106,7 +106,12 @@ def known_of(told: Collection[str], data: Dataset, reader: Reader | None, text: 
     Raises:
         UserError: the data set does not name what its samples say, or they say something else.
     """
-    names = {name: list(map(str, getattr(data, name, None) or [])) for name in ("classes", "attributes")}
+    names = {}
+    for name in ("classes", "attributes"):
+        found = getattr(data, name, None) or []
+        if isinstance(found, str) or not isinstance(found, Iterable):
+            raise UserError(f"the data set's `{name}` is {found!r}: make it a list of names")
+        names[name] = list(map(str, found))
     if "label" in told and not names["classes"]:
         raise UserError("condition.label: the data set has labels, but does not name its `classes`")
     if "attributes" in told and not names["attributes"]:

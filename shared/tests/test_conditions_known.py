@@ -41,6 +41,14 @@ def test_a_data_set_is_held_against_what_the_network_is_to_be_told():
         needed({"image": "concatenation"}, Squares())
 
 
+@pytest.mark.parametrize("classes", [10, "ten"])
+def test_classes_that_are_no_list_of_names_are_said(classes):
+    data = Squares()
+    data.classes = classes
+    with pytest.raises(UserError, match=f"^the data set's `classes` is {classes!r}: make it a list of names"):
+        known_of(["label"], data, None, TEXT)
+
+
 def test_what_is_known_is_enough_to_build_the_reader_again(read):
     data, reader = read
     known = known_of(TOLD, data, reader, TEXT)
