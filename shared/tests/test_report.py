@@ -15,6 +15,9 @@ from PIL import Image
 
 from shared.errors import UserError
 from shared.experiments import comparison
+from shared.experiments.compare_tables import paper_value
+from shared.experiments.figures import shown
+from shared.experiments.papers import papers
 from shared.experiments.protocol import differences
 from shared.experiments.report import command as report
 from shared.experiments.report import stages as report_stages
@@ -35,12 +38,16 @@ class Page(HTMLParser):
 
     def __init__(self, text: str):
         super().__init__()
-        self.elements, self.texts, self.open, self.badly_nested = [], [], [], []
+        self.elements, self.texts, self.open, self.badly_nested, self.rows = [], [], [], [], []
         self.feed(text)
         self.close()
 
     def handle_starttag(self, tag, attrs):
         self.elements.append((tag, dict(attrs)))
+        if tag == "tr":
+            self.rows.append([])
+        elif tag in ("th", "td"):
+            self.rows[-1].append([tag, dict(attrs).get("scope"), ""])
         if tag not in VOID:
             self.open.append(tag)
 
@@ -52,6 +59,8 @@ class Page(HTMLParser):
             self.badly_nested.append(tag)
 
     def handle_data(self, data):
+        if "td" in self.open or "th" in self.open:
+            self.rows[-1][-1][2] += data
         if "style" not in self.open:
             self.texts.append(data)
 
@@ -122,6 +131,12 @@ def accessible(page: Page) -> None:
     assert all(attributes.get("alt", "").strip() for attributes in page.all("img"))
     assert all(a.get("role") == "img" and len(a["aria-labelledby"].split()) == 2 for a in page.all("svg"))
     assert all(attributes.get("scope") in ("row", "col") for attributes in page.all("th"))
+    for first, *rest in page.rows:  # a cell is read out with its row's heading and its column's
+        heads = {scope for _, scope, _ in rest}
+        assert (first[1] in ("row", "col") or not first[2].strip()) and heads <= {
+            None if first[1] == "row" else "col",
+            None,
+        }
     assert len(page.all("caption")) == len(page.all("table"))
     assert all(a.get("tabindex") == "0" and a.get("aria-label") for a in page.all("pre"))
     switches = {attributes["for"] for attributes in page.all("label")}
@@ -162,12 +177,22 @@ def test_the_curves_figures_and_commands_are_those_of_the_files(whole, stage):
     results = ROOT / stage / "results"
     for path in results.glob("metrics*.jsonl"):
         last = json.loads(path.read_text().splitlines()[-1])
-        assert f"{last['loss']:.4g} at step {last['step']:,};" in whole.text
+        rest = path.stem.partition("-")[2]
+        name = f"Training loss: the committed model{', ' if rest else ''}{rest} training loss: "
+        ends = f"{last['loss']:.4g} at step {last['step']:,};"
+        assert any(part.partition(";")[0].endswith(ends[:-1]) for part in whole.text.split(name)[1:])
     for path in results.glob("evaluation*.json"):
         facts = json.loads(path.read_text())
-        assert str(facts["protocol"]["reference"]) in whole.text and f"{facts['step']:,}" in whole.text
-    for block in re.findall(r"^```\n(.+?)^```", (results / "README.md").read_text(), re.M | re.S):
-        assert " ".join(block.split()) in whole.text
+        assert str(facts["protocol"]["reference"]) in whole.text
+        rest = path.stem.partition("-")[2].replace("-", " ")
+        model = f"The committed model{', ' if rest else ''}{rest}"
+        value = shown(facts["main"], facts["figures"][facts["main"]])
+        overview = [[text for _, _, text in row] for row in whole.rows if row[1][2] == model]
+        assert [model, value, f"{facts['step']:,}"] in [[row[1], row[3], row[5]] for row in overview]
+    texts = (results / "README.md").read_text() + "\n" + (ROOT / stage / "README.md").read_text()
+    for language, block in re.findall(r"^```(\w*)\n(.+?)^```", texts, re.M | re.S):
+        if language in ("", "bash", "sh"):
+            assert " ".join(block.split()) in whole.text
     for row in re.findall(r"^\| ([^|]+?) \|", (results / "README.md").read_text(), re.M):
         assert re.sub(r"[`*]|\]\([^)]*\)|\[", "", row) in whole.text.replace("\\|", "|")
 
@@ -178,6 +203,14 @@ def test_a_figure_stands_beside_what_it_is_held_against(whole):
     assert line in whole.text
     one = json.loads((ROOT / "task1_unconditional/results/evaluation.json").read_text())
     assert f"{one['figures']['judge_confident']:.1%} 99.0%" in whole.text  # the floor that its own rows state
+
+
+def test_a_published_figure_stands_with_what_else_its_protocol_states(whole):
+    """DDIM's table 1 has rows that differ in eta alone."""
+    rows = [[text for _, _, text in row] for row in whole.rows if len(row) == 10 and row[0][1] == "row"]
+    seen = [(row[0], row[2], float(re.search(r"\beta ([\d.]+)", row[8])[1])) for row in rows if "eta " in row[8]]
+    told = [(row.label, paper_value(row), row.protocol["eta"]) for row in papers() if "eta" in row.protocol]
+    assert sorted(seen) == sorted(told) and len(rows) == len(papers())
 
 
 def test_one_stage_alone_and_the_same_bytes_from_another_process(tmp_path):
@@ -344,7 +377,17 @@ def test_captions_are_told_apart_and_commands_found():
         ("a.png", "one", "The <em>first</em>."),
         ("b.gif", "two", "The second."),
     ]
-    assert (found.question, found.intro, found.commands) == ("Why?", "<p>More.</p>", ["go <now>"])
+    assert (found.question, found.intro, found.commands) == ("Why?", "<p>More.</p>", ["go <now>", "no"])
+
+
+def test_no_level_of_headings_is_left_out_and_several_pictures_keep_their_legend():
+    page = Page(
+        "<h3>Results</h3>" + str(render("# T\n\n### A\n\n###### B\n\n## C\n\n#### D\n", 3, "k", lambda file, alt: ""))
+    )
+    levels = [int(tag[1]) for tag, _ in page.elements]
+    assert levels[0] == 3 and all(b <= a + 1 for a, b in zip(levels, levels[1:], strict=False)) and len(levels) == 5
+    text = "# T\n\nWhy?\n\n## A\n\n![one](a.png) ![two](b.gif)\n\nFrom the left: *x*.\n\n![three](c.png)\n\nElse.\n"
+    assert read_readme(text).legend == "<p>From the left: <em>x</em>.</p>"
 
 
 # One's own runs
@@ -366,6 +409,14 @@ def test_a_run_is_shown_with_what_may_stand_beside_it(here):
     assert "film of the run mine, training.gif" in [a["alt"] for a in page.all("img")]
     assert "other task1 failed" in page.text and "it broke" in page.text
     assert "judge distance 4.250" in page.text
+    (listed,) = [[text for _, _, text in row] for row in page.rows if row[0][2] == "mine"]
+    assert listed[:4] == ["mine", "task1", "finished", "300"] and listed[5:] == [
+        "38 min 51 s",
+        "judge distance",
+        "4.250",
+    ]
+    names = [row[0][2] for row in page.rows if row[0][1] == "row"]
+    assert names.index("judge distance", names.index("mine")) < names.index("confident (≥ 0.9)", names.index("mine"))
     section = page.text[page.text.index("Runs in runs") :]
     assert "published, by the same protocol" in section and "4.500 ± 0.250" in section
     assert "4.625" not in section  # 7 steps, not 50
@@ -407,6 +458,10 @@ def test_hostile_runs_stay_text(here):
     accessible(page)
     assert EVIL in page.text and "<script>alert(1)<img src=x onerror=alert(2)>\"'?" in page.text
     assert "javascript:alert(1)" in page.text and "Trials of <i>" in page.text
+    assert [["th", "row", EVIL], ["td", None, "2"]] in page.rows and [
+        ["th", "row", "short"],
+        ["td", None, ""],
+    ] in page.rows
     assert "\u202e" not in (here / "a.html").read_text()  # would turn the direction of what follows
     assert "step-00000001.gif" in page.text[page.text.index("What could not be shown") :]
     assert "sweeps/empty/trials.csv" in page.text
@@ -429,7 +484,8 @@ def test_damaged_files_are_named_and_hide_nothing_else(here):
         assert name in problems and name in ended.err
     assert good.parent.name in page.text and "judge distance 3.500" in page.text
     assert "damaged" in page.text and "Stage 4" in page.text
-    assert "training loss: 4 at step 100, 1 at step 300" in page.text  # of what can be read, and can be drawn
+    # of what can be read, and can be drawn
+    assert "Training loss of task1/bad training loss: 4 at step 100, 1 at step 300" in page.text
 
 
 def test_links_out_of_a_run_are_not_followed(here):

@@ -21,6 +21,12 @@ ASK = """<script>addEventListener("load", () => {
   parent.postMessage([root.scrollWidth, root.clientWidth, wide, broken, getComputedStyle(document.body).backgroundColor,
     performance.getEntriesByType("resource").filter(entry => !entry.name.startsWith("data:")).length], "*");
 });</script>"""
+SWITCH = """<script>addEventListener("load", () => {
+  const seen = () => [...document.querySelectorAll(".moving, .still")].map(part => getComputedStyle(part).display);
+  const before = seen();
+  document.querySelectorAll("label").forEach(label => label.click());
+  document.body.dataset.found = JSON.stringify([before, seen()]);
+});</script>"""
 FRAME = """<!doctype html><meta charset=utf-8>
 <iframe src="page.html" width={width} height=700 style="border:0"></iframe>
 <script>onmessage = event => document.body.dataset.found = JSON.stringify(event.data)</script>"""
@@ -55,3 +61,18 @@ def test_the_page_never_scrolls_sideways_and_follows_the_scheme(folder, width, d
     assert scrolled or width > 1000  # on a phone wide tables scroll by themselves
     assert broken == loaded == 0
     assert (sum(map(int, re.findall(r"\d+", background)[:3])) < 200) == dark
+
+
+@pytest.mark.skipif(not CHROMIUM, reason="there is no Chromium here")
+@pytest.mark.parametrize("reduced", [False, True], ids=["motion", "less motion"])
+def test_a_film_stops_and_plays_and_does_not_start_for_who_asked_for_less_motion(folder, reduced):
+    text = (folder / "page.html").read_text()
+    (folder / "switch.html").write_text(text.replace(ASK, SWITCH))
+    command = [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--dump-dom", "--virtual-time-budget=20000"]
+    command += [f"--user-data-dir={folder / 'profile'}", *["--force-prefers-reduced-motion"][: int(reduced)]]
+    answer = subprocess.run([*command, (folder / "switch.html").as_uri()], capture_output=True, text=True, timeout=120)
+    found = re.search(r'data-found="([^"]+)"', answer.stdout)
+    assert found, answer.stderr[-500:]
+    before, after = json.loads(found[1].replace("&quot;", '"'))
+    moving, still = ["block", "none"] * (len(before) // 2), ["none", "block"] * (len(before) // 2)
+    assert before and (before, after) == ((still, moving) if reduced else (moving, still))

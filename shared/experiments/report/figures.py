@@ -105,7 +105,7 @@ def figure_lines(evaluation: Evaluation, facts: dict[str, Any]) -> list[FigureLi
     lines = []
     for name in names:
         known, other = FIGURES.get(name), beside[name]
-        floor = stated.get(name, "1" if name.endswith("_over_floor") else "")
+        floor = stated.get(name, "the floor: 1" if name.endswith("_over_floor") else "")
         if other:
             floor = f"{label(other)}: {shown(other, figures[other])}"
         better = known.better if known and known.better else ""

@@ -13,7 +13,7 @@ from markupsafe import Markup, escape
 from shared.experiments.compare_tables import paper_value
 from shared.experiments.figures import FIGURES, shown
 from shared.experiments.papers import meanings
-from shared.experiments.protocol import text
+from shared.experiments.protocol import FINER, text
 from shared.experiments.report.content import Curve, Report, Stage
 from shared.experiments.report.pictures import Picture
 from shared.experiments.report.text import render as render_text
@@ -57,6 +57,7 @@ def environment() -> Environment:
         "amount": lambda value: NONE if value is None else amount(value),
         "duration": lambda value: NONE if value is None else duration(value),
         "field": lambda value: text(value)[:LONGEST],
+        "finer": finer,
         "label": lambda name: FIGURES[name].label if name in FIGURES else name,
         "shown": lambda value, name: shown(name, value),
         "published": paper_value,
@@ -69,6 +70,12 @@ def environment() -> Environment:
 def printable(value: Any) -> Any:
     """A value as the page has it: no control character, nothing that turns the direction of what follows."""
     return value if isinstance(value, Markup) else clean(value)
+
+
+def finer(protocol: dict[str, Any]) -> str:
+    """What else a published figure's protocol states, in one cell: rows of one table may differ in this alone."""
+    stated = [name for name in ("reference", "extractor", *FINER) if protocol.get(name) is not None]
+    return "; ".join(f"{name} {text(protocol[name])[:LONGEST]}" for name in stated) or NONE
 
 
 def lines(content: str) -> Markup:

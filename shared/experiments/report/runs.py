@@ -47,9 +47,17 @@ def searched(path: Path, report: Report) -> Searched:
     return Searched(
         name=name,
         headers=headers,
-        rows=[[*row, *[""] * len(headers)][: len(headers)] for row in rows[:TRIALS]],
+        rows=[[*map(cell, row), *[""] * len(headers)][: len(headers)] for row in rows[:TRIALS]],
         picture=report.picture(picture, alt) if there else None,
     )
+
+
+def cell(written: str) -> str:
+    """A cell of a sweep's table, whose numbers are written in full: as `sweep` prints it."""
+    try:
+        return written if written.lstrip("-").isdecimal() else f"{float(written):.4g}"
+    except ValueError:
+        return written
 
 
 def own(report: Report, run: Run) -> Own:

@@ -38,8 +38,10 @@ class Readme:
     images: list[Image]
     intro: Markup
     """what stands before the first section, without images"""
+    legend: Markup
+    """what stands below the images of the later sections, where they are several"""
     commands: list[str]
-    """blocks of commands, of the section "Run it" if there is one"""
+    """blocks of commands, of every section"""
 
 
 def parser() -> MarkdownIt:
@@ -70,7 +72,17 @@ def read_readme(text: str) -> Readme:
         before = []
     found = dict(pair for token in tokens if token.type == "inline" for pair in pictures(token))
     images = [Image(file, alt, captions.get(file)) for file, alt in found.items()]
-    return Readme(title, question, images, Markup("").join(kept), list(commands(tokens, "run it")))
+    return Readme(title, question, images, Markup("").join(kept), legend(tokens[first:]), list(commands(tokens)))
+
+
+def legend(tokens: list[Token]) -> Markup:
+    """The paragraphs right below rows of several images."""
+    found = []
+    for i, token in enumerate(tokens):
+        below = token.type == "paragraph_open" and i > 2 and tokens[i - 1].type == "paragraph_close"
+        if below and only_images(tokens[i - 2]) and len(pictures(tokens[i - 2])) > 1:
+            found.append(Markup("<p>{}</p>").format(inline(tokens[i + 1].content)))
+    return Markup("").join(found)
 
 
 def pictures(token: Token) -> list[tuple[str, str]]:
@@ -89,13 +101,10 @@ def plain(token: Token) -> str:
     return "".join(" " if t.type == "softbreak" else t.content for t in token.children or [])
 
 
-def commands(tokens: list[Token], section: str | None = None) -> Iterator[str]:
-    """Blocks of commands; of one section alone, by its lower-case title, if a title is given."""
-    here = section is None
-    for i, token in enumerate(tokens):
-        if token.type == "heading_open" and section is not None:
-            here = plain(tokens[i + 1]).lower() == section
-        if token.type == "fence" and here and token.info.strip() in SHELL:
+def commands(tokens: list[Token]) -> Iterator[str]:
+    """Blocks of commands."""
+    for token in tokens:
+        if token.type == "fence" and token.info.strip() in SHELL:
             yield token.content.rstrip("\n")
 
 
