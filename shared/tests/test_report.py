@@ -170,6 +170,8 @@ def test_every_picture_of_a_stage_is_shown_with_its_alternative_text(whole, stag
         assert (ROOT / stage / file).read_bytes() in shown[alt]
     title, question = re.search(r"# (.+)\n\n(.+)\n", readme).groups()
     assert title in whole.text and question in whole.text
+    legends = re.findall(r"^From the left, .+?\.$", readme, re.M | re.S)
+    assert all(" ".join(legend.split())[:60] in whole.text for legend in legends)
 
 
 @pytest.mark.parametrize("stage", sorted(path.parent.name for path in ROOT.glob("task*/README.md")))
@@ -449,7 +451,7 @@ def test_hostile_runs_stay_text(here):
     (run / "samples" / "step-00000001.gif").write_text(f"<svg>{EVIL}</svg>")
     make("reasons", state="failed", reason={"a": [EVIL]}, command=[1, EVIL], step=10**400, seconds=-1e308)
     (here / "runs/sweeps/<i>").mkdir(parents=True)
-    (here / "runs/sweeps/<i>/trials.csv").write_text(f"trial,{EVIL}\n{EVIL},2\n\nshort\n")
+    (here / "runs/sweeps/<i>/trials.csv").write_text(f"trial,{EVIL}\n{EVIL},2\n\nshort\nnumbers,0.021600820741402058\n")
     (here / "runs/sweeps/<i>/parallel.png").write_bytes((run / "samples" / f"{name}.png").read_bytes())
     (here / "runs/sweeps/empty").mkdir()
     (here / "runs/sweeps/empty/trials.csv").write_text("")
@@ -458,6 +460,7 @@ def test_hostile_runs_stay_text(here):
     accessible(page)
     assert EVIL in page.text and "<script>alert(1)<img src=x onerror=alert(2)>\"'?" in page.text
     assert "javascript:alert(1)" in page.text and "Trials of <i>" in page.text
+    assert [["th", "row", "numbers"], ["td", None, "0.0216"]] in page.rows
     assert [["th", "row", EVIL], ["td", None, "2"]] in page.rows and [
         ["th", "row", "short"],
         ["td", None, ""],
