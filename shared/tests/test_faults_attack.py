@@ -301,6 +301,7 @@ def read_images(at: str) -> dict[str, str]:
     return found
 
 
+@pytest.mark.slow
 def test_images(tmp_path):
     (tmp_path / "given").mkdir()
     found = limited(f"{__name__}:read_images", str(tmp_path / "given"), gib=2, seconds=200)

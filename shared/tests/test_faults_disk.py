@@ -104,6 +104,7 @@ def test_saves_until_the_disk_is_full(tmp_path):
     assert {end["saved"] for end in found} >= {0, 1, 2, 3}
 
 
+@pytest.mark.slow
 def test_trainings_until_the_disk_is_full(tmp_path):
     """They end in the error, keep what was saved, and end bit-equal once there is room."""
     found = on_small_disks(trainings_until_full, tmp_path)
@@ -116,5 +117,6 @@ def test_trainings_until_the_disk_is_full(tmp_path):
     assert any(end["errno"] is None for end in found)
 
 
+@pytest.mark.slow
 def test_texts_until_the_disk_is_full(tmp_path):
     assert all(on_small_disks(texts_until_full, tmp_path))

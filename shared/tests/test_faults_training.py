@@ -18,6 +18,7 @@ def trainings(tmp_path_factory) -> dict:
     return json.loads(subprocess.run(command, cwd=root, capture_output=True, check=True, text=True).stdout)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("series", ["new", "resumed"])
 def test_a_kill_at_any_file_operation_changes_nothing(series, trainings):
     """All files of the run that was gone on with, byte for byte: weights, averages, moments, counts."""

@@ -336,7 +336,7 @@ def kill_at(k: int, **options: object) -> bool:
     return dead
 
 
-@pytest.mark.parametrize("checkpoints", [False, True])
+@pytest.mark.parametrize("checkpoints", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_a_kill_at_any_file_operation_leaves_a_whole_run_or_none(checkpoints, tmp_path, monkeypatch):
     monkeypatch.setattr(faults, "CALLS", (*faults.CALLS, "rmdir"))
     monkeypatch.chdir(tmp_path)

@@ -155,6 +155,7 @@ def test_code_of_another_stage(task, run):
     assert "it is not the code of this run" in refused()
 
 
+@pytest.mark.slow
 def test_damaged_records(run):
     for name in ("record.json", "config.yaml"):
         content = (run / name).read_text()
@@ -194,6 +195,7 @@ def test_only_regular_files(kind, run):
     assert "holds link.py, which is no source file: nothing was unpacked" in refused()
 
 
+@pytest.mark.slow
 def test_archives_that_expand(run):
     with zipfile.ZipFile(run / "source.zip", "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("one.py", b"\0" * (reproduce_module.LARGEST + 1))

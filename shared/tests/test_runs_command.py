@@ -355,7 +355,7 @@ def assert_all_survive(damaged: Path, neighbour: Path, columns: int = 1000) -> N
         assert words[0] != "list" or columns < 1000 or beside, ended
 
 
-@pytest.mark.parametrize("part", range(4))
+@pytest.mark.parametrize("part", [0, *(pytest.param(part, marks=pytest.mark.slow) for part in range(1, 4))])
 def test_whatever_is_damaged_hides_no_other_run(part, tmp_path):
     """50 cases each, in two files at a time at most."""
     again = {"started": 1.75e9, "from_step": 10, "source": "source-2.zip", "command": "task1-train --resume x"}

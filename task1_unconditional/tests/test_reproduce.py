@@ -109,6 +109,7 @@ def test_a_run_is_trained_again_from_its_folder_alone_bit_for_bit(moved, tmp_pat
     assert [f"{what}: the same" in difference for what in ("config", "machine")] == [True, True]
 
 
+@pytest.mark.slow
 def test_a_constant_of_the_code_changed_is_another_result(moved, tmp_path):
     """What the test before this one compares is not equal whatever was run."""
     out = tmp_path / "again"

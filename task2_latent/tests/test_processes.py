@@ -1,5 +1,7 @@
 """Stage 2 by several processes: an autoencoder against its discriminator, and a diffusion of its latents."""
 
+import pytest
+
 from shared.tests.launched import assert_near, launch
 from task2_latent.tests.commands import AUTOENCODER, DIFFUSION, do_autoencoder, do_train
 
@@ -10,6 +12,7 @@ ADVERSARIAL = [
 ]  # from the third step on, with the adaptive weight: a gradient through both networks, before the one for the step
 
 
+@pytest.mark.slow
 def test_two_processes_train_as_one_does(here):
     """Both measure the latents; they find what the other left."""
     runs = here / "runs"

@@ -646,6 +646,7 @@ def loaded_each(folder: str) -> dict[str, str]:
     return found
 
 
+@pytest.mark.slow
 def test_sizes_that_no_machine_has(trained, here):
     """In the config of a stranger's classifier: refused, or the system refuses the memory (which commands report)."""
     huge = {

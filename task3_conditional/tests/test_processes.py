@@ -1,5 +1,7 @@
 """Stage 3 by several processes: a diffusion that is told classes, and a classifier."""
 
+import pytest
+
 from shared.tests.commands import call
 from shared.tests.launched import assert_near, launch
 from task3_conditional import train, train_classifier
@@ -12,6 +14,7 @@ TRAININGS = {
 }
 
 
+@pytest.mark.slow
 def test_two_processes_train_as_one_does(here):
     together = []
     for module, options in TRAININGS.values():

@@ -1,5 +1,7 @@
 """Stage 4 by several processes: as one does it, with whole weights and in shares; and a student."""
 
+import pytest
+
 from shared.tests.commands import call
 from shared.tests.launched import assert_near, launch, lines_of
 from task4_dit import distill, train
@@ -8,6 +10,7 @@ from task4_dit.tests.commands import BY_CLASS
 COMMON = "--train.steps 3 --train.accumulate 2 --train.log-every 1 --train.sample-every 3 --train.workers 0".split()
 
 
+@pytest.mark.slow
 def test_two_processes_train_as_one_does(here):
     """In shares too: their checkpoint is the same plain file, from which one process goes on."""
     folder = ["--run.folder", here / "runs"]
