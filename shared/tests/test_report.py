@@ -465,6 +465,8 @@ def test_hostile_runs_stay_text(here):
         ["th", "row", "short"],
         ["td", None, ""],
     ] in page.rows
+    first = f". First in the table: trial {EVIL}"
+    assert any("3 trials of the sweep <i>" in one["alt"] and first in one["alt"] for one in page.all("img"))
     assert "\u202e" not in (here / "a.html").read_text()  # would turn the direction of what follows
     assert "step-00000001.gif" in page.text[page.text.index("What could not be shown") :]
     assert "sweeps/empty/trials.csv" in page.text

@@ -42,7 +42,10 @@ def searched(path: Path, report: Report) -> Searched:
     except (csv.Error, ValueError):
         raise UserError(f"{path} is no table of trials: `sweep --resume` writes it anew") from None
     picture, name = path.with_name("parallel.png"), path.parent.name
-    alt = f"the trials of the sweep {name}: a line each, across an axis for each field and one for the figure"
+    alt = f"{len(rows)} trials of the sweep {name}: a line each, across an axis for each field and one for the figure"
+    if rows:
+        said = (f"{head} {cell(value)}" for head, value in zip(headers, rows[0], strict=False))
+        alt += f". First in the table: {', '.join(said)}"
     there = is_own(picture, path.parent)
     return Searched(
         name=name,
