@@ -119,6 +119,17 @@ def test_a_loss_that_has_stopped_falling_is_found(stall):
     assert not [s for s in SEEDS if not found(falling(curve(s, STALLS[stall], 200, 0.005)))]
 
 
+@pytest.mark.parametrize("by", [0.08, 0.3, 3.0])
+def test_a_loss_that_rises_at_the_end_is_found(by):
+    """Over the last fifth, after a fall that hides it from whole quarters; the same without a rise is none."""
+    fall, rise = (lambda u: u**-0.05), (lambda u: u**-0.05 * (1 + by * max(0.0, u - 0.8) / 0.2))  # noqa: E731
+    risen = [falling(curve(s, rise, 200, 0.005)) for s in SEEDS]
+    assert all(map(found, risen)) and "rose" in risen[0].measured
+    assert not [s for s in SEEDS if found(falling(curve(s, fall, 200, 0.005)))]
+    opposed = [line | {"discriminator_loss": 1.0} for line in curve(0, rise, 200, 0.005)]
+    assert by > 0.1 or not found(falling(opposed))
+
+
 def test_a_loss_that_falls_is_not_a_finding():
     """As slowly as the slowest of the committed trainings: 2.3 % in half of it."""
     slowly = lambda u: u**-0.025  # noqa: E731

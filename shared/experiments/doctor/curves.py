@@ -13,6 +13,7 @@ from shared.experiments.doctor.finding import Checked, fine, unknown
 Lines = Sequence[dict[str, float]]
 LEAST_LINES = 16  # of a curve: four in each quarter
 LEAST_FALL = 0.01  # of the loss, from the second to the fourth quarter of a training
+LEAST_RISE = 0.01  # of the loss, from the third quarter to the last eighth
 FOOLED = 0.10  # of the patches, that a discriminator must at least misjudge
 STARVED = 0.10  # of the time, that a training may wait for data
 CERTAIN = 0.99  # one-sided, of Student's t: how often a value on the limit itself is still not called one beyond it
@@ -52,6 +53,8 @@ def falling(lines: Lines) -> Checked:
     scale = max(abs(before[0]), 1e-12)
     fall, error = (before[0] - after[0]) / scale, math.hypot(before[1], after[1]) / scale
     most = fall + quantile(2 * quarter - 2) * error  # of two samples of one size
+    if up := rising(figure, lines):
+        return up
     trend = "fell" if fall >= 0 else "rose"
     measured = (
         f"the {figure} {trend} by {abs(fall):.1%} ± {error:.1%} from {before[0]:.4g} in the second quarter of the "
@@ -70,6 +73,35 @@ def falling(lines: Lines) -> Checked:
         "steps that do not lower the loss cost time and teach nothing; one that stays where it began learns nothing",
         f"{first}; if the samples are as good as they need to be, stop earlier; if it never fell, look at the data "
         "and at diffusion.predict first",
+    )
+
+
+def rising(figure: str, lines: Lines) -> Checked | None:
+    """A finding where the loss rises at the end, which whole quarters may hide: one that had fallen far before.
+
+    The last eighth of the lines is held against the third quarter. A rise is said where its lower bound, by Student's t
+    at 99 %, is above 1 %; so small a one is within what a changing learning rate may do, which is a judgement. None of
+    the trainings that are committed here rises. Nothing is said of an autoencoder with an opponent, which it may begin
+    to heed late.
+    """
+    values = of(lines, figure)
+    quarter, eighth = len(values) // 4, len(values) // 8
+    if eighth < LEAST_LINES // 4 or of(lines, "discriminator_loss"):
+        return None
+    before, after = estimate(values[2 * quarter : 3 * quarter]), estimate(values[-eighth:])
+    scale = max(abs(before[0]), 1e-12)
+    rise, error = (after[0] - before[0]) / scale, math.hypot(before[1], after[1]) / scale
+    least = rise - quantile(min(quarter, eighth) - 1) * error  # of samples unlike in size and spread: the smaller's
+    if least <= LEAST_RISE:
+        return None
+    return Checked(
+        "loss",
+        "finding",
+        f"the {figure} rose by {rise:.1%} ± {error:.1%} from {before[0]:.4g} in the third quarter of the training to "
+        f"{after[0]:.4g} in its last eighth (limit: {LEAST_RISE:.0%})",
+        "what had been learnt is being lost, and the last checkpoint is not the best",
+        "lower optimizer.lr, or let it fall by optimizer.schedule cosine; clip gradients by train.clip; go on from "
+        "a checkpoint before the rise",
     )
 
 
